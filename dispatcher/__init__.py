@@ -1,0 +1,1 @@
+"""Keeper, netops and dispatcher: the processes in front of the workers."""

@@ -1,0 +1,1 @@
+"""The compiled data path and the shared session table."""

@@ -1,0 +1,64 @@
+"""The data thread of one worker: what its control thread may call."""
+
+from fastpath.layout import Table
+
+SERVER: int
+CLIENT: int
+
+# events of Engine.events(): (kind, index, generation, data)
+EVENT_FRAME: int  # data: PPP frame of the peer, 2-byte protocol and payload
+EVENT_INSTALLED: int
+EVENT_REMOVED: int  # final counters are in the record
+EVENT_ECHO_LOST: int  # LCP echoes unanswered: end the session
+EVENT_DESYNC: int  # MPPE does not decrypt to anything known
+EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
+
+class EngineError(Exception): ...
+
+class Engine:
+    """GRE, PPP framing, MPPE and TUN of one worker.
+
+    Every method is called from one control thread and costs a ring push; False means
+    the ring is full (4096 operations): try again later. `run` is the data thread's body
+    and never takes the GIL. role CLIENT: the inner *source* address selects the session
+    of a packet read from the TUN, and no source check is made on what arrives.
+    """
+
+    event_fd: int  # readable when events() has something
+    def __init__(
+        self,
+        table: Table,
+        worker: int,
+        *,
+        role: int,
+        gre_fd: int,  # AF_PACKET SOCK_DGRAM (mode "packet") or raw GRE socket (mode "raw")
+        raw_fd: int,  # raw IPPROTO_GRE socket to send with; may be gre_fd in mode "raw"
+        tun_fd: int,
+        packet_mode: bool,
+        cpu: int = -1,
+        batch: int = 64,
+        reorder_depth: int = 32,
+        reorder_timeout_ms: int = 50,
+        ack_delay_ms: int = 100,
+        mss_clamp: bool = True,
+        tun_address: int = 0,  # for ICMP the engine sends: source address, host order
+    ) -> None: ...
+    def run(self) -> None: ...  # body of the data thread; returns after stop()
+    def stop(self) -> None: ...
+    def install(self, index: int, generation: int) -> bool: ...
+    def send(self, index: int, generation: int, frame: bytes) -> bool: ...
+    def set_mppe(
+        self,
+        index: int,
+        generation: int,
+        rx_bits: int,
+        rx_key: bytes,
+        rx_stateful: bool,
+        tx_bits: int,
+        tx_key: bytes,
+        tx_stateful: bool,
+    ) -> bool: ...
+    def up(self, index: int, generation: int) -> bool: ...  # after Table.set_link()
+    def down(self, index: int, generation: int) -> bool: ...  # data stops, control frames go on
+    def remove(self, index: int, generation: int) -> bool: ...  # answered by EVENT_REMOVED
+    def events(self, limit: int = 256) -> list[tuple[int, int, int, bytes]]: ...

@@ -1,0 +1,1 @@
+"""Operations: configuration, bus messages, metric names, logging, command line, console, client."""

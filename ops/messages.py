@@ -1,0 +1,279 @@
+"""All that dispatcher, workers and console say to each other over ZeroMQ.
+
+Leaf module. Change a message, raise VERSION. Truth is the shared session table;
+a message is a hint about a record, named by (index, generation), and may come
+twice. On the wire: msgpack of [tag, *fields] with the tag being the position in
+MESSAGES. The dispatcher binds a ROUTER at `ipc://RUN_DIR/bus.sock`; a worker is a
+DEALER with identity `worker-N`, a console one with `console-PID-N`.
+
+Order of a call (D dispatcher, W worker):
+  D Install -> W Installed          then D sends Outgoing-Call-Reply
+  W Admit -> D Admitted             after authentication, before IPCP is acknowledged
+  W Up                              address routed, data flows
+  D End (control side) or W Down (link side), then W Ended: the record is free again
+Every (re)connect of a worker: W Hello (indexes it has up) -> D Welcome (those to
+end). What Hello does not list and the dispatcher has on that worker is ended.
+Credit: a worker grants the number of Installs the dispatcher may have unanswered;
+at zero new calls are refused. Ends need no credit and are never dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+
+import msgpack
+
+VERSION = 1
+
+
+class MessageError(Exception):
+    """A frame that is no message of this list: our own bug, or another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """W to D, first on every connection. `version` is read before all else."""
+
+    version: int
+    worker: int
+    pid: int
+    credit: int
+    sessions: tuple[tuple[int, int], ...]  # (index, generation) that are up here
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """D to W: reconciliation's answer; `ends` are sessions D no longer knows."""
+
+    version: int
+    epoch: int
+    ends: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """D to anyone: your version is not mine; names both."""
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """D to W: this record is yours; it holds call IDs and addresses."""
+
+    index: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """W to D: GRE for the call is demultiplexed (ok), or why not."""
+
+    index: int
+    generation: int
+    ok: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """W to D: authenticated; may this user have a session, and which address?
+
+    `address`: 0 = from `pool`; else this one (host-order IPv4), static from the
+    account. `pool` may be "" for the default pool.
+    """
+
+    index: int
+    generation: int
+    user: str
+    address: int
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """D to W. Refused when `reason` is not "" (then a refusal reason of ops.metrics)."""
+
+    index: int
+    generation: int
+    address: int  # host-order IPv4
+    local: int  # our side's address
+    reason: str
+    text: str  # for the log and the peer, "" when admitted
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """W to D: the session carries data."""
+
+    index: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """W to D: the link ended (cause of ops.metrics.END_CAUSES); D sends CDN, then End."""
+
+    index: int
+    generation: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """D to W: end this session. Soft: LCP Terminate first. Answered by Ended."""
+
+    index: int
+    generation: int
+    cause: str
+    soft: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """W to D: nothing of the session is left here; the record may be reused."""
+
+    index: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Both ways, every second; the worker's carries its current credit."""
+
+    credit: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """D to W: Set-Link-Info arrived (never fatal; ACCMs are kept for `show session`)."""
+
+    index: int
+    generation: int
+    send_accm: int
+    receive_accm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """Console to D: end the sessions that match. One of `by`: sid username ip csid all."""
+
+    request: int
+    by: str
+    value: str
+    soft: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """D to console: how many matched and are being ended."""
+
+    request: int
+    count: int
+
+
+MESSAGES: tuple[type, ...] = (
+    Hello,
+    Welcome,
+    Refused,
+    Install,
+    Installed,
+    Admit,
+    Admitted,
+    Up,
+    Down,
+    End,
+    Ended,
+    Heartbeat,
+    LinkInfo,
+    Terminate,
+    Terminated,
+)
+Message = (
+    Hello
+    | Welcome
+    | Refused
+    | Install
+    | Installed
+    | Admit
+    | Admitted
+    | Up
+    | Down
+    | End
+    | Ended
+    | Heartbeat
+    | LinkInfo
+    | Terminate
+    | Terminated
+)
+
+
+class _Shape:
+    """The wire shape of one message type."""
+
+    tags: ClassVar[dict[type, int]] = {kind: tag for tag, kind in enumerate(MESSAGES)}
+    hints: ClassVar[dict[type, tuple[Any, ...]]] = {}
+
+    @classmethod
+    def of(cls, kind: type) -> tuple[Any, ...]:
+        found = cls.hints.get(kind)
+        if found is None:
+            hints = get_type_hints(kind)
+            found = tuple(hints[f.name] for f in fields(kind))
+            cls.hints[kind] = found
+        return found
+
+
+def _check(kind: Any, value: Any, where: str) -> Any:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise MessageError(f"{where}: {type(value).__name__}, not a list")
+        inner = get_args(kind)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_check(inner[0], item, where) for item in value)
+        if len(inner) != len(value):
+            raise MessageError(f"{where}: {len(value)} items, not {len(inner)}")
+        return tuple(_check(k, item, where) for k, item in zip(inner, value, strict=True))
+    if type(value) is not kind:
+        raise MessageError(f"{where}: {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def encode(message: Message) -> bytes:
+    """One message as octets."""
+    kind = type(message)
+    values = [getattr(message, f.name) for f in fields(kind)]
+    packed: bytes = msgpack.packb([_Shape.tags[kind], *values])
+    return packed
+
+
+def decode(frame: bytes) -> Message:
+    """The message in `frame`; MessageError says what is wrong with it.
+
+    A Hello or Refused of another version decodes as far as its version, so that the
+    receiver can name it: the error's text then holds both versions.
+    """
+    try:
+        items = msgpack.unpackb(frame)
+    except (ValueError, msgpack.exceptions.UnpackException) as e:
+        raise MessageError(f"not msgpack: {e}") from None
+    if not isinstance(items, list) or not items or type(items[0]) is not int:
+        raise MessageError("not a tagged list")
+    tag = items[0]
+    if not 0 <= tag < len(MESSAGES):
+        raise MessageError(f"unknown tag {tag}")
+    kind = MESSAGES[tag]
+    if kind in (Hello, Welcome, Refused) and (len(items) < 2 or items[1] != VERSION):
+        other = items[1] if len(items) > 1 else "none"
+        raise MessageError(f"{kind.__name__}: bus version {other}, this side speaks {VERSION}")
+    shape = _Shape.of(kind)
+    if len(items) - 1 != len(shape):
+        raise MessageError(f"{kind.__name__}: {len(items) - 1} fields, not {len(shape)}")
+    values = [
+        _check(hint, value, f"{kind.__name__}.{f.name}")
+        for hint, value, f in zip(shape, items[1:], fields(kind), strict=True)
+    ]
+    message: Message = kind(*values)
+    return message

@@ -1,0 +1,185 @@
+"""The typed configuration every process sees: plain frozen values, units in the names.
+
+Leaf module: standard library only. `ops.config` validates a TOML file and makes
+these; the keeper hands them to its children as JSON in a memfd. The file's
+sections and keys have the same names as the classes' fields below.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+AuthMethod = Literal["pap", "chap-md5", "mschap", "mschapv2"]
+MppePolicy = Literal["require", "prefer", "deny"]
+DomainPolicy = Literal["keep", "strip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """[server] The concentrator as a whole."""
+
+    name: str = "pptpcon"  # host name in SCCRP, CHAP name, server column of chap-secrets
+    user: str = "nobody"  # unprivileged user of dispatcher, workers and console
+    run_dir: str = ""  # "": /run/pptpcon, or /run/pptpcon-<inode> in another network namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """[listen] Control connections, RFC 2637 section 1.2."""
+
+    address: str = "0.0.0.0"  # noqa: S104 - a concentrator serves every interface by default
+    port: int = 1723
+    backlog: int = 4096
+    start_timeout_s: float = 10.0  # TCP accepted, no SCCRQ yet
+    call_timeout_s: float = 60.0  # control connection up, no call
+    echo_interval_s: float = 60.0  # silence (control messages only) before our Echo-Request
+    echo_timeout_s: float = 60.0  # silence after it before the connection is closed
+    gre_timeout_s: float = 10.0  # call up, no GRE at all: named in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """[workers] Worker processes and the CPUs of their data threads."""
+
+    count: int = 0  # 0: one for each CPU given to data
+    cpus: tuple[int, ...] = ()  # (): automatic
+
+
+@dataclass(frozen=True, slots=True)
+class Gre:
+    """[gre] Enhanced GRE, RFC 2637 section 4."""
+
+    mode: Literal["auto", "packet", "raw"] = "auto"
+    batch: int = 64  # packets drained for each wake-up and socket
+    window: int = 64  # our receive window, told in OCRP
+    reorder_depth: int = 32  # packets held for a late one; 0: none
+    reorder_timeout_ms: int = 50
+    ack_delay_ms: int = 100
+    receive_buffer_bytes: int = 8388608  # of each worker's socket
+
+
+@dataclass(frozen=True, slots=True)
+class Ppp:
+    """[ppp] LCP and authentication, RFC 1661, 1334, 1994, 2433, 2759."""
+
+    mtu: int = 1400  # largest inner packet sent to a subscriber
+    mru: int = 1400  # what we tell the peer it may send
+    auth: tuple[AuthMethod, ...] = ("mschapv2",)  # offered in this order; the list is the minimum
+    restart_interval_s: float = 3.0
+    max_configure: int = 10
+    max_terminate: int = 2
+    max_failure: int = 10
+    negotiation_timeout_s: float = 60.0  # from call to IPCP up
+    auth_timeout_s: float = 30.0
+    lcp_echo_interval_s: int = 30  # of silence; any data counts as life; 0: off
+    lcp_echo_failures: int = 4
+    mss_clamp: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Mppe:
+    """[mppe] RFC 3078."""
+
+    policy: MppePolicy = "require"
+    strengths: tuple[int, ...] = (128,)  # of 128 and 40, in order of preference
+
+
+@dataclass(frozen=True, slots=True)
+class Ip:
+    """[ip] What IPCP gives to subscribers."""
+
+    local: str = "10.99.0.1"  # address or range (pptpd's localip syntax)
+    dns: tuple[str, ...] = ()  # at most 2
+    wins: tuple[str, ...] = ()  # at most 2
+    pool: str = "default"  # pool of accounts that name no address
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """[pools.NAME]"""
+
+    name: str
+    ranges: tuple[str, ...]  # pptpd's remoteip syntax or CIDR: "192.168.1.234-238", "10.0.0.0/22"
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """[accounts] The local user file; entries here need no file (for first runs)."""
+
+    chap_secrets: str = ""  # path, pppd's format; "": none
+    domain: DomainPolicy = "strip"  # DOMAIN\\user: look up with or without the domain
+    default_domain: str = ""  # put before names that come without one
+    users: tuple[tuple[str, str], ...] = ()  # (name, password): [accounts.users]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """[limits]"""
+
+    max_sessions: int = 16384  # slots of the box
+    per_ip_sessions: int = 0  # 0: no limit
+    per_ip_connections: int = 0  # control connections of one address; 0: no limit
+    per_user_sessions: int = 0
+    max_connections: int = 0  # 0: RLIMIT_NOFILE - 1000
+    max_starting: int = 2000  # calls not up yet
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """[metrics]"""
+
+    listen: str = "127.0.0.1:9723"  # "": off
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """[log]"""
+
+    level: Literal["error", "warning", "notice", "info", "debug"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration."""
+
+    server: Server = field(default_factory=Server)
+    listen: Listen = field(default_factory=Listen)
+    workers: Workers = field(default_factory=Workers)
+    gre: Gre = field(default_factory=Gre)
+    ppp: Ppp = field(default_factory=Ppp)
+    mppe: Mppe = field(default_factory=Mppe)
+    ip: Ip = field(default_factory=Ip)
+    pools: tuple[Pool, ...] = (Pool("default", ("10.99.1.0-255", "10.99.2.0-255")),)
+    accounts: Accounts = field(default_factory=Accounts)
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+    log: Logging = field(default_factory=Logging)
+
+
+def _build(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        known = {f.name for f in fields(kind)}
+        return kind(**{k: _build(hints[k], v) for k, v in value.items() if k in known})
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_build(inner[0], item) for item in value)
+        return tuple(_build(k, item) for k, item in zip(inner, value, strict=True))
+    return value
+
+
+def dumps(settings: Settings) -> bytes:
+    """Settings as JSON, for a memfd."""
+    return json.dumps(asdict(settings)).encode()
+
+
+def loads(data: bytes) -> Settings:
+    """The inverse of `dumps`; trusts its input, which our own processes wrote."""
+    result: Settings = _build(Settings, json.loads(data))
+    return result

@@ -1,0 +1,1 @@
+"""Workers: PPP, authentication, addresses, sessions and the worker process."""

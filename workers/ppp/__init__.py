@@ -1,0 +1,1 @@
+"""PPP: codecs and automata. No socket, no clock, no entropy in this package."""

@@ -1,0 +1,164 @@
+"""What a link is told to be (Policy) and what it asks its owner to do (Action).
+
+Values only. The owner (a worker's control thread, or the client) carries actions out
+in order; answers come back through methods of Link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["server", "client"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Limits and wishes of one link; times in seconds.
+
+    Server: `auth` is what may be asked for, in order. Client: what it agrees to.
+    """
+
+    role: Role = "server"
+    name: str = "pptpcon"  # CHAP name of the server; user name of the client
+    password: str = ""  # client only
+    mtu: int = 1400
+    mru: int = 1400
+    auth: tuple[str, ...] = ("mschapv2",)
+    mppe: Literal["require", "prefer", "deny"] = "require"
+    mppe_strengths: tuple[int, ...] = (128,)  # of 128, 40, in order of preference
+    dns: tuple[int, ...] = ()  # host-order IPv4
+    wins: tuple[int, ...] = ()
+    restart_interval: float = 3.0
+    max_configure: int = 10
+    max_terminate: int = 2
+    max_failure: int = 10
+    negotiation_timeout: float = 60.0
+    auth_timeout: float = 30.0
+
+
+# -- asked of the owner
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this PPP frame: 2-byte protocol and payload, no address and control octets."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Check these credentials (server only) and call Link.authenticated().
+
+    pap: `response` is the password. chap-md5: `challenge`, `identifier`, 16-octet
+    `response`. mschap: 8-octet `challenge`, 49-octet `response` (LM, NT, flag).
+    mschapv2: 16-octet `challenge` (ours), 49-octet `response` (peer challenge 16,
+    zero 8, NT 24, flags 1). `name` is as received, undecoded octets as surrogates.
+    """
+
+    method: str
+    name: str
+    identifier: int
+    challenge: bytes
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Answer to Authenticate. Keys are MPPE start keys before the strength is known:
+
+    `master`: for mschapv2 the 16-octet master key of RFC 3079; `start_key` for mschap
+    (v1) the 16-octet 128-bit start key material, `lm_key` 8 octets for its 40-bit keys;
+    b"" if the method gives none. `user` is the account's name for admission and logs.
+    """
+
+    ok: bool
+    user: str = ""
+    reason: str = ""  # real cause of a refusal, for the log only
+    message: str = ""  # text for the peer
+    authenticator_response: str = ""  # mschapv2: "S=<40 hex>"
+    master: bytes = b""
+    start_key: bytes = b""
+    lm_key: bytes = b""
+    address: int = 0  # static address of the account, 0: from a pool
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Ask for a slot and an address (server only), then call Link.admitted()."""
+
+    user: str
+    address: int
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetMppe:
+    """CCP agreed: install keys. One action for both directions, before data flows.
+
+    Bits 0 mean clear. Keys are the 16-octet (128) or 8-octet (40) session keys to
+    start with, after RFC 3078's first change has been applied for count 0; stateless
+    means a change before each packet.
+    """
+
+    rx_bits: int
+    rx_key: bytes
+    rx_stateful: bool
+    tx_bits: int
+    tx_key: bytes
+    tx_stateful: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What LCP, CCP and IPCP settled on. Addresses are host-order IPv4."""
+
+    address: int  # subscriber's
+    local: int  # the concentrator's
+    dns: tuple[int, ...]
+    mtu: int  # largest inner packet we may send (peer's MRU, MPPE, policy)
+    mru: int
+    acfc: bool  # we may leave out ff03 when sending
+    pfc: bool
+    magic: int
+    peer_magic: int
+    mppe_rx_bits: int
+    mppe_tx_bits: int
+    stateful: int  # bit 0 receive, bit 1 transmit
+    auth: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkUp:
+    """IPCP is open: route the address, let data flow."""
+
+    agreed: Agreed
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkDown:
+    """Data must stop (IPCP or CCP left OPENED, or the link is closing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The link is over (LCP closed, or given up); the last action ever.
+
+    `cause` is of ops.metrics.END_CAUSES, `reason` one sentence for the log.
+    """
+
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something for the log at debug level: an option refused, an Identification ..."""
+
+    event: str
+    fields: tuple[tuple[str, str | int], ...] = ()
+
+
+Action = Send | Authenticate | Admission | SetMppe | NetworkUp | NetworkDown | Finished | Note
