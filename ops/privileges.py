@@ -1,0 +1,74 @@
+"""Giving root away, and dying with the process that started us. Leaf module: stdlib only.
+
+A child calls `die_with_parent` first and `drop` after its imports, before it reads
+anything a stranger wrote. The kernel forgets PR_SET_PDEATHSIG when a process changes
+its user, so `drop` sets it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import signal
+import sys
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_NO_NEW_PRIVS: Final = 38
+FALLBACK_USER: Final = "nobody"
+FALLBACK_ID: Final = 65534  # the kernel's overflow user: owns nothing by convention
+
+_parent: int | None = None
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), *(ctypes.c_ulong(0),) * 3) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}): {os.strerror(code)}")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies; exit if it already has.
+
+    The first call notes who the parent is. A signal asked for after the parent's death
+    never comes, so the parent is looked at again once the signal is armed.
+    """
+    global _parent  # noqa: PLW0603 - one process has one parent
+    if _parent is None:
+        _parent = os.getppid()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != _parent:
+        raise SystemExit(0)
+
+
+def _account(user: str) -> tuple[int, int]:
+    for name in (user, FALLBACK_USER):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if name != user:
+            _warn(user, f"{name} (uid {entry.pw_uid})")
+        return entry.pw_uid, entry.pw_gid
+    _warn(user, f"uid {FALLBACK_ID}")
+    return FALLBACK_ID, FALLBACK_ID
+
+
+def _warn(user: str, instead: str) -> None:
+    print(
+        f"pptpcon: server.user: no user {user!r} on this host; running as {instead} instead",
+        file=sys.stderr,
+    )
+
+
+def drop(user: str) -> None:
+    """Become `user` for good. Nothing changes for user "" or when we are not root."""
+    if user and os.geteuid() == 0:
+        uid, gid = _account(user)
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    die_with_parent()
