@@ -162,8 +162,9 @@ cdef struct record:
     uint32_t rx_turn
     copy_tx tx[2]
     copy_rx rx[2]
-    uint32_t in_hand           # sequence being worked on, for poison packets
-    uint8_t t_reserved[60]
+    uint8_t tx_start[16]       # MPPE start keys: a key change needs them
+    uint8_t rx_start[16]
+    uint8_t t_reserved[32]
 
 cdef struct worker_page:
     uint32_t pid               # K

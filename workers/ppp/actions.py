@@ -98,9 +98,10 @@ class Admission:
 class SetMppe:
     """CCP agreed: install keys. One action for both directions, before data flows.
 
-    Bits 0 mean clear. Keys are the 16-octet (128) or 8-octet (40) session keys to
-    start with, after RFC 3078's first change has been applied for count 0; stateless
-    means a change before each packet.
+    Bits 0 mean clear. Keys are the START keys of RFC 3079 (16 octets for 128, 8 for
+    40 and 56): each key change of RFC 3078 7.3 needs them. The data path makes the first
+    session key itself (7.2, with the salts of 40 and 56) and, when stateless, changes it
+    before each packet, the first included.
     """
 
     rx_bits: int
