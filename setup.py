@@ -1,9 +1,11 @@
 """Builds the compiled data path; all else is in pyproject.toml."""
 
+from pathlib import Path
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["layout"]
+MODULES = sorted(path.stem for path in Path("fastpath").glob("*.pyx"))
 ARGS = ["-O3", "-fno-strict-aliasing", "-fno-tree-vectorize", "-Wall", "-Wno-unused-function"]
 
 setup(

@@ -1,0 +1,29 @@
+# cython: language_level=3
+"""MPPE (RFC 3078): key changes and RC4 over batches. The caller owns all buffers."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    MPPE_A = 0x8000            # flushed: the key was changed before this packet
+    MPPE_B = 0x4000
+    MPPE_C = 0x2000            # MPPC compressed
+    MPPE_D = 0x1000            # encrypted
+    MPPE_COUNT = 0x0FFF
+    LANES = 4
+
+cdef struct crypt_job:
+    uint8_t *data
+    uint32_t size
+    uint32_t key_size          # 8 or 16
+    uint8_t key[16]
+
+cdef struct rc4_state:
+    uint8_t s[256]
+    uint8_t x
+    uint8_t y
+    uint8_t pad[6]             # 264 octets apart: other lanes' tables fall into other sets
+
+cdef uint32_t key_size(uint32_t bits) noexcept nogil
+cdef void first_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil
+cdef void next_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil
+cdef void crypt(crypt_job *jobs, uint32_t n) noexcept nogil

@@ -1,0 +1,365 @@
+# cython: language_level=3
+"""MPPE: RC4, SHA-1 and the key changes of RFC 3078 section 7, for batches of packets.
+
+The packets of a batch are independent RC4 streams; four at a time keep the core's load
+and store units busy while one stream alone waits for its own table. The slow, obvious
+twin is workers/ppp/mppe_twin.py.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fastpath.wire cimport be32, put32
+
+cdef extern from "sha1_ni.h" nogil:
+    int sha1_ni_usable()
+    void sha1_ni_blocks(uint32_t *state, const uint8_t *data, unsigned blocks)
+
+ctypedef void (*sha1_function)(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil
+
+cdef sha1_function sha1_blocks = sha1_portable
+
+
+cdef inline uint32_t rol(uint32_t v, int n) noexcept nogil:
+    return (v << n) | (v >> (32 - n))
+
+
+cdef void sha1_portable(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil:
+    """FIPS 180-4 section 6.1.2, word for word."""
+    cdef uint32_t w[80]
+    cdef uint32_t a, b, c, d, e, t
+    cdef int i
+    while blocks:
+        for i in range(16):
+            w[i] = be32(data + 4 * i)
+        for i in range(16, 80):
+            w[i] = rol(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1)
+        a = state[0]
+        b = state[1]
+        c = state[2]
+        d = state[3]
+        e = state[4]
+        for i in range(80):
+            if i < 20:
+                t = ((b & c) | (~b & d)) + 0x5A827999U
+            elif i < 40:
+                t = (b ^ c ^ d) + 0x6ED9EBA1U
+            elif i < 60:
+                t = ((b & c) | (b & d) | (c & d)) + 0x8F1BBCDCU
+            else:
+                t = (b ^ c ^ d) + 0xCA62C1D6U
+            t = t + rol(a, 5) + e + w[i]
+            e = d
+            d = c
+            c = rol(b, 30)
+            b = a
+            a = t
+        state[0] += a
+        state[1] += b
+        state[2] += c
+        state[3] += d
+        state[4] += e
+        data += 64
+        blocks -= 1
+
+
+cdef void sha1_by_instruction(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil:
+    sha1_ni_blocks(state, data, blocks)
+
+
+cdef uint32_t key_size(uint32_t bits) noexcept nogil:
+    return 16 if bits == 128 else 8
+
+
+cdef void sha_key(const uint8_t *start, const uint8_t *key, uint32_t size,
+                  uint8_t *out) noexcept nogil:
+    """GetNewKeyFromSHA, RFC 3079 section 3: SHA(start, 40 zeros, key, 40 times f2)."""
+    cdef uint8_t block[128]
+    cdef uint32_t state[5]
+    cdef uint8_t digest[20]
+    cdef int i
+    memcpy(block, start, size)
+    memset(block + size, 0, 40)
+    memcpy(block + size + 40, key, size)
+    memset(block + 2 * size + 40, 0xF2, 40)
+    memset(block + 2 * size + 80, 0, 128 - 2 * size - 80)
+    block[2 * size + 80] = 0x80
+    put32(block + 124, (2 * size + 80) * 8)
+    state[0] = 0x67452301U
+    state[1] = 0xEFCDAB89U
+    state[2] = 0x98BADCFEU
+    state[3] = 0x10325476U
+    state[4] = 0xC3D2E1F0U
+    sha1_blocks(state, block, 2)
+    for i in range(5):
+        put32(digest + 4 * i, state[i])
+    memcpy(out, digest, size)
+
+
+cdef inline void salt(uint32_t bits, uint8_t *key) noexcept nogil:
+    """RFC 3079 sections 2.1 and 2.2: weaker keys begin with known octets."""
+    if bits == 40:
+        key[0] = 0xD1
+        key[1] = 0x26
+        key[2] = 0x9E
+    elif bits == 56:
+        key[0] = 0xD1
+
+
+cdef void first_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil:
+    """The session key that the first change starts from (RFC 3078 section 7.2)."""
+    cdef uint32_t size = key_size(bits)
+    cdef uint8_t fresh[16]
+    sha_key(start, start, size, fresh)
+    salt(bits, fresh)
+    memset(key, 0, 16)
+    memcpy(key, fresh, size)
+
+
+cdef void next_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil:
+    """One change (RFC 3078 section 7.3): the SHA-1 key encrypted by itself, in place."""
+    cdef uint32_t size = key_size(bits)
+    cdef uint8_t fresh[16]
+    cdef rc4_state r
+    sha_key(start, key, size, fresh)
+    rc4_key(&r, fresh, size)
+    rc4_run(&r, fresh, size)
+    salt(bits, fresh)
+    memcpy(key, fresh, size)
+
+
+cdef uint8_t[256] IDENTITY
+cdef int _i
+for _i in range(256):
+    IDENTITY[_i] = _i
+
+
+cdef void rc4_key(rc4_state *r, const uint8_t *key, uint32_t size) noexcept nogil:
+    cdef uint8_t *s = r.s
+    cdef uint32_t i
+    cdef uint32_t mask = size - 1          # sizes are powers of two
+    cdef uint8_t j = 0, t
+    memcpy(s, IDENTITY, 256)
+    for i in range(256):
+        t = s[i]
+        j = <uint8_t>(j + t + key[i & mask])
+        s[i] = s[j]
+        s[j] = t
+    r.x = 0
+    r.y = 0
+
+
+cdef void rc4_key_4(rc4_state *r, crypt_job *job) noexcept nogil:
+    """Four key schedules in step."""
+    cdef uint8_t *a = r[0].s
+    cdef uint8_t *b = r[1].s
+    cdef uint8_t *c = r[2].s
+    cdef uint8_t *d = r[3].s
+    cdef uint32_t i
+    cdef uint32_t ma = job[0].key_size - 1, mb = job[1].key_size - 1
+    cdef uint32_t mc = job[2].key_size - 1, md = job[3].key_size - 1
+    cdef uint8_t ja = 0, jb = 0, jc = 0, jd = 0, ta, tb, tc, td
+    memcpy(a, IDENTITY, 256)
+    memcpy(b, IDENTITY, 256)
+    memcpy(c, IDENTITY, 256)
+    memcpy(d, IDENTITY, 256)
+    for i in range(256):
+        ta = a[i]
+        tb = b[i]
+        tc = c[i]
+        td = d[i]
+        ja = <uint8_t>(ja + ta + job[0].key[i & ma])
+        jb = <uint8_t>(jb + tb + job[1].key[i & mb])
+        jc = <uint8_t>(jc + tc + job[2].key[i & mc])
+        jd = <uint8_t>(jd + td + job[3].key[i & md])
+        a[i] = a[ja]
+        a[ja] = ta
+        b[i] = b[jb]
+        b[jb] = tb
+        c[i] = c[jc]
+        c[jc] = tc
+        d[i] = d[jd]
+        d[jd] = td
+    for i in range(4):
+        r[i].x = 0
+        r[i].y = 0
+
+
+cdef void rc4_run(rc4_state *r, uint8_t *data, uint32_t n) noexcept nogil:
+    """Encrypt or decrypt in place."""
+    cdef uint8_t *s = r.s
+    cdef uint8_t x = r.x, y = r.y, t, u
+    cdef uint32_t i
+    for i in range(n):
+        x = <uint8_t>(x + 1)
+        t = s[x]
+        y = <uint8_t>(y + t)
+        u = s[y]
+        s[x] = u
+        s[y] = t
+        data[i] ^= s[<uint8_t>(t + u)]
+    r.x = x
+    r.y = y
+
+
+cdef void rc4_run_4(rc4_state *r, crypt_job *job, uint32_t n) noexcept nogil:
+    """The first n octets of four streams, in step; x is the same in all."""
+    cdef uint8_t *a = r[0].s
+    cdef uint8_t *b = r[1].s
+    cdef uint8_t *c = r[2].s
+    cdef uint8_t *d = r[3].s
+    cdef uint8_t *pa = job[0].data
+    cdef uint8_t *pb = job[1].data
+    cdef uint8_t *pc = job[2].data
+    cdef uint8_t *pd = job[3].data
+    cdef uint8_t x = 0, ya = 0, yb = 0, yc = 0, yd = 0
+    cdef uint8_t ta, tb, tc, td, ua, ub, uc, ud
+    cdef uint32_t i = 0
+    cdef uint32_t k
+    cdef uint64_t wa, wb, wc, wd, v
+    while i + 8 <= n:
+        wa = wb = wc = wd = 0
+        for k in range(0, 64, 8):
+            x = <uint8_t>(x + 1)
+            ta = a[x]
+            tb = b[x]
+            tc = c[x]
+            td = d[x]
+            ya = <uint8_t>(ya + ta)
+            yb = <uint8_t>(yb + tb)
+            yc = <uint8_t>(yc + tc)
+            yd = <uint8_t>(yd + td)
+            ua = a[ya]
+            ub = b[yb]
+            uc = c[yc]
+            ud = d[yd]
+            a[x] = ua
+            a[ya] = ta
+            b[x] = ub
+            b[yb] = tb
+            c[x] = uc
+            c[yc] = tc
+            d[x] = ud
+            d[yd] = td
+            wa |= <uint64_t>a[<uint8_t>(ta + ua)] << k
+            wb |= <uint64_t>b[<uint8_t>(tb + ub)] << k
+            wc |= <uint64_t>c[<uint8_t>(tc + uc)] << k
+            wd |= <uint64_t>d[<uint8_t>(td + ud)] << k
+        # little-endian word: octet i is the lowest
+        memcpy(&v, pa + i, 8)
+        v ^= wa
+        memcpy(pa + i, &v, 8)
+        memcpy(&v, pb + i, 8)
+        v ^= wb
+        memcpy(pb + i, &v, 8)
+        memcpy(&v, pc + i, 8)
+        v ^= wc
+        memcpy(pc + i, &v, 8)
+        memcpy(&v, pd + i, 8)
+        v ^= wd
+        memcpy(pd + i, &v, 8)
+        i += 8
+    r[0].x = r[1].x = r[2].x = r[3].x = x
+    r[0].y = ya
+    r[1].y = yb
+    r[2].y = yc
+    r[3].y = yd
+
+
+cdef void crypt(crypt_job *jobs, uint32_t n) noexcept nogil:
+    """Encrypt or decrypt n packets in place, each with its own fresh key."""
+    cdef rc4_state r[LANES]
+    cdef uint32_t at = 0, least, i
+    while at + LANES <= n:
+        rc4_key_4(r, jobs + at)
+        least = jobs[at].size
+        for i in range(1, LANES):
+            if jobs[at + i].size < least:
+                least = jobs[at + i].size
+        least &= ~<uint32_t>7
+        rc4_run_4(r, jobs + at, least)
+        for i in range(LANES):
+            rc4_run(&r[i], jobs[at + i].data + least, jobs[at + i].size - least)
+        at += LANES
+    while at < n:
+        rc4_key(&r[0], jobs[at].key, jobs[at].key_size)
+        rc4_run(&r[0], jobs[at].data, jobs[at].size)
+        at += 1
+
+
+if sha1_ni_usable():
+    sha1_blocks = sha1_by_instruction
+
+
+# -- entries for tests, benchmarks and `show version`
+
+
+def kernel():
+    """Name of the SHA-1 in use: "sha-ni" or "portable"; RC4 is four streams in step."""
+    return "sha-ni" if sha1_blocks == sha1_by_instruction else "portable"
+
+
+def use_kernel(str name):
+    """Force "portable" or "sha-ni" (ValueError if the CPU lacks it)."""
+    global sha1_blocks
+    if name == "portable":
+        sha1_blocks = sha1_portable
+    elif name == "sha-ni" and sha1_ni_usable():
+        sha1_blocks = sha1_by_instruction
+    else:
+        raise ValueError(f"no SHA-1 kernel {name!r} on this CPU")
+
+
+def initial_key(bytes start not None, uint32_t bits):
+    """The first session key for a start key (16 octets for 128 bits, else 8)."""
+    cdef uint8_t key[16]
+    if bits not in (40, 56, 128) or len(start) != key_size(bits):
+        raise ValueError(f"{len(start)} octets are no start key of {bits} bits")
+    first_key(<const uint8_t *><const char *>start, bits, key)
+    return <bytes>key[:key_size(bits)]
+
+
+def changed_key(bytes start not None, bytes key not None, uint32_t bits):
+    """The key after one change."""
+    cdef uint8_t work[16]
+    if (bits not in (40, 56, 128) or len(start) != key_size(bits)
+            or len(key) != key_size(bits)):
+        raise ValueError("sizes of keys and bits do not agree")
+    memcpy(work, <const uint8_t *><const char *>key, len(key))
+    next_key(<const uint8_t *><const char *>start, bits, work)
+    return <bytes>work[:key_size(bits)]
+
+
+def crypt_batch(list packets not None, list keys not None):
+    """Encrypt or decrypt packets (up to 256) with their session keys; returns new ones."""
+    cdef crypt_job jobs[256]
+    cdef uint32_t i, n = len(packets)
+    if n > 256 or len(keys) != n:
+        raise ValueError("at most 256 packets, each with a key")
+    buffers = [bytearray(p) + bytearray(1) for p in packets]
+    cdef uint8_t[::1] view
+    for i in range(n):
+        key = keys[i]
+        if len(key) not in (8, 16):
+            raise ValueError(f"key of {len(key)} octets")
+        view = buffers[i]
+        jobs[i].data = &view[0]
+        jobs[i].size = len(packets[i])
+        jobs[i].key_size = len(key)
+        memcpy(jobs[i].key, <const uint8_t *><const char *><bytes>key, len(key))
+    with nogil:
+        crypt(jobs, n)
+    return [bytes(b[: len(p)]) for b, p in zip(buffers, packets, strict=True)]
+
+
+def sha1_digest(bytes data not None):
+    """SHA-1 of any octets by the kernel in use; for tests."""
+    cdef uint32_t state[5]
+    state[0] = 0x67452301U
+    state[1] = 0xEFCDAB89U
+    state[2] = 0x98BADCFEU
+    state[3] = 0x10325476U
+    state[4] = 0xC3D2E1F0U
+    padded = data + b"\x80" + bytes((119 - len(data) % 64) % 64) + (8 * len(data)).to_bytes(8, "big")
+    sha1_blocks(state, <const uint8_t *><const char *>padded, len(padded) // 64)
+    return b"".join(state[i].to_bytes(4, "big") for i in range(5))
