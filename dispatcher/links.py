@@ -1,0 +1,99 @@
+"""Setting up our TUN devices and looking at what is there, through pyroute2."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Address, summarize_address_range
+from typing import Any, Final
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from dispatcher import rtnl
+from ops.ranges import parse_ranges
+from ops.settings import Pool
+
+QUEUE_LENGTH: Final = 4096  # packets (super-packets count once) that wait for a worker
+IN6_ADDR_GEN_MODE_NONE: Final = 1
+TABLE_MAIN: Final = 254
+
+Prefix = tuple[int, int]  # host-order address, length
+
+
+def prefixes(pools: Iterable[Pool]) -> set[Prefix]:
+    """The least set of prefixes that covers the pools' addresses and not one more."""
+    found: set[Prefix] = set()
+    for pool in pools:
+        for text in pool.ranges:
+            for first, last in parse_ranges(text):
+                for network in summarize_address_range(IPv4Address(first), IPv4Address(last)):
+                    found.add((int(network.network_address), network.prefixlen))
+    return found
+
+
+class Links:
+    """One rtnetlink connection for everything that is not per session."""
+
+    def __init__(self) -> None:
+        self._ipr: Any = IPRoute()
+
+    def set_up(self, ifindex: int, mtu: int) -> None:
+        """MTU, queue, no IPv6 link-local address (its chatter is no subscriber's), up."""
+        try:
+            self._ipr.link(
+                "set",
+                index=ifindex,
+                IFLA_AF_SPEC={
+                    "attrs": [
+                        (
+                            "AF_INET6",
+                            {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]},
+                        )
+                    ]
+                },
+            )
+        except NetlinkError as e:
+            if e.code not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        self._ipr.link("set", index=ifindex, mtu=mtu, txqlen=QUEUE_LENGTH)
+        self._ipr.link("set", index=ifindex, state="up")
+
+    def addresses(self) -> dict[int, set[int]]:
+        """The host's IPv4 addresses: interface indexes by host-order value."""
+        found: dict[int, set[int]] = {}
+        for message in self._ipr.get_addr(family=socket.AF_INET):
+            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            if text:
+                found.setdefault(int(IPv4Address(text)), set()).add(message["index"])
+        return found
+
+    def add_address(self, address: int, ifindex: int) -> None:
+        """A /32 of ours on a TUN; no error if it is there already."""
+        try:
+            self._ipr.addr("add", index=ifindex, address=str(IPv4Address(address)), prefixlen=32)
+        except NetlinkError as e:
+            if e.code != errno.EEXIST:
+                raise
+
+    def delete_address(self, address: int, ifindex: int) -> None:
+        """Take it back; no error if it is gone."""
+        try:
+            self._ipr.addr("del", index=ifindex, address=str(IPv4Address(address)), prefixlen=32)
+        except NetlinkError as e:
+            if e.code not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+                raise
+
+    def blackholes(self) -> set[Prefix]:
+        """Blackhole routes that carry our protocol number."""
+        found: set[Prefix] = set()
+        for message in self._ipr.get_routes(family=socket.AF_INET, table=TABLE_MAIN):
+            if message["proto"] == rtnl.PROTOCOL and message["type"] == rtnl.RTN_BLACKHOLE:
+                text = message.get_attr("RTA_DST")  # none: a default route
+                found.add((int(IPv4Address(text or 0)), message["dst_len"]))
+        return found
+
+    def close(self) -> None:
+        """End the connection."""
+        self._ipr.close()

@@ -1,0 +1,326 @@
+"""netops: the root child that changes routes, addresses, links and the nft table.
+
+`python -m dispatcher.netops --boot-fd N`. It serves a closed list of requests and
+parses only our own msgpack, with bounds. It may die and be started again: requests are
+looked at (MSG_PEEK), done and answered before they are taken from the socket, and all
+of them may be done twice.
+
+What it makes it takes back at the end, also when the keeper is gone. The nft table and
+everything on a TUN go by themselves; blackhole routes are the only thing that a SIGKILL
+leaves, and the next start removes them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from dispatcher import links, nft, routes, rtnl
+from dispatcher.links import Links, Prefix
+from dispatcher.rtnl import Change, RouteSocket
+from fastpath import layout
+from ops import boot, log, metrics, settings
+from ops.ranges import format_address, parse_ranges
+from ops.settings import Settings
+
+NAMES: Final = metrics.NETOPS_COUNTERS
+REQUESTS: Final = NAMES.index("requests")
+FAILURES: Final = NAMES.index("failures")
+ADDED: Final = NAMES.index("routes_added")
+DELETED: Final = NAMES.index("routes_deleted")
+
+LOCAL_MAX: Final = 1024  # inner addresses of our own that are put on the TUN
+LOG_EVERY_S: Final = 1.0  # bad requests of one worker: one line a second
+LEAVE_S: Final = 8  # the clean-up takes milliseconds; a stuck one is cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Tun:
+    """One TUN device of ours."""
+
+    name: str
+    ifindex: int
+    worker: int
+
+
+@dataclass(slots=True)
+class Peer:
+    """A worker's end. `bad` requests since the last line about them."""
+
+    worker: int
+    sock: socket.socket
+    bad: int = 0
+    logged_at: float = 0.0
+
+
+class Netops:
+    """All state is the kernel's; this knows what of it is ours."""
+
+    def __init__(self, info: boot.Boot, out: log.Log) -> None:
+        self._log = out
+        self._settings = info.settings
+        self._table = layout.Table.attach(info.fds["table"])
+        self._tuns = [Tun(t["name"], t["ifindex"], t["worker"]) for t in info.extra["tuns"]]
+        self._ifindexes = {tun.ifindex for tun in self._tuns}
+        self._by_worker = {tun.worker: tun.ifindex for tun in self._tuns}
+        self._packet_mode = bool(info.extra.get("packet_mode"))
+        self._links = Links()
+        self._routes = RouteSocket()
+        self._nft: nft.Table | None = None
+        self._nft_name = f"pptpcon_{info.extra.get('keeper_pid', os.getppid())}"
+        self._blackholes: set[Prefix] = set()
+        self._local: set[int] = set()
+        self._placed: set[int] = set()  # those of _local that we put on the first TUN
+
+    # -- set-up
+
+    def start(self) -> None:
+        """Links, addresses, what a predecessor left, blackholes, sessions, nft table."""
+        self._set_up_links()
+        self._place_local()
+        self._set_blackholes()
+        self._restore_sessions()
+        if self._packet_mode:
+            self._load_nft()
+
+    def _set_up_links(self) -> None:
+        for tun in self._tuns:
+            try:
+                self._links.set_up(tun.ifindex, self._settings.ppp.mtu)
+            except NetlinkError as e:
+                self._log.error("device not set up", device=tun.name, error=str(e))
+
+    def _wanted_local(self) -> set[int]:
+        found: list[int] = []
+        for first, last in parse_ranges(self._settings.ip.local):
+            found += range(first, min(last, first + LOCAL_MAX) + 1)
+            if len(found) > LOCAL_MAX:
+                self._log.warning("ip.local is long", addresses=len(found), placed=LOCAL_MAX)
+                break
+        return set(found[:LOCAL_MAX])
+
+    def _place_local(self) -> None:
+        """Our inner addresses, where the host does not have them already, on the first TUN."""
+        self._local = self._wanted_local()
+        first = self._tuns[0].ifindex
+        present = self._links.addresses()
+        for address in sorted(self._local):
+            where = present.get(address, set())
+            if where - {first}:
+                continue
+            try:
+                self._links.add_address(address, first)
+                self._placed.add(address)
+            except NetlinkError as e:
+                self._log.error(
+                    "local address not set", address=format_address(address), error=str(e)
+                )
+        for address in self._placed - self._local:
+            self._links.delete_address(address, first)
+        self._placed &= self._local
+
+    def _set_blackholes(self) -> None:
+        """One under each pool, and none of an earlier run that no pool wants."""
+        wanted = links.prefixes(self._settings.pools)
+        present = self._links.blackholes()
+        changes = [Change(False, *prefix) for prefix in present - wanted]
+        changes += [Change(True, *prefix) for prefix in sorted(wanted)]
+        for change, code in zip(changes, self._routes.apply(changes), strict=True):
+            if code:
+                self._log.error(
+                    "blackhole route failed",
+                    add=change.add,
+                    prefix=f"{format_address(change.address)}/{change.length}",
+                    error=os.strerror(code),
+                )
+        self._blackholes = wanted
+
+    def _restore_sessions(self) -> None:
+        """Routes of sessions that are up: a predecessor of ours may have died half-way."""
+        changes = [
+            Change(True, session.address, 32, self._by_worker[session.worker])
+            for session in self._table.sessions()
+            if session.state == layout.STATE_ACTIVE
+            and session.worker in self._by_worker
+            and routes.routable(session.address)
+            and session.address not in self._local
+        ]
+        failed = sum(1 for code in self._routes.apply(changes) if code)
+        if changes:
+            self._log.notice("session routes restored", routes=len(changes), failed=failed)
+
+    def _load_nft(self) -> None:
+        address = self._settings.listen.address
+        try:
+            self._nft = nft.Table(self._nft_name, "" if address == "0.0.0.0" else address)  # noqa: S104
+        except nft.NftError as e:
+            self._log.warning(
+                "no nft table; the kernel handles each GRE packet once more",
+                error=str(e),
+                instead="drop-all raw socket",
+            )
+
+    # -- requests
+
+    def serve(self, peer: Peer) -> None:
+        """Answer one datagram of a worker. It is taken from the socket last."""
+        try:
+            datagram, _, flags, _ = peer.sock.recvmsg(routes.MAX_DATAGRAM, 0, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        answers: list[tuple[int, int]] = []
+        if flags & socket.MSG_TRUNC:
+            self._complain(peer, "datagram is too long")
+        else:
+            try:
+                answers = self._answer(peer, datagram)
+            except routes.RequestError as e:
+                self._complain(peer, str(e))
+        if answers:
+            try:
+                peer.sock.send(routes.reply(answers))
+            except BlockingIOError:
+                return  # the worker does not read; ask again when it does
+            except OSError as e:
+                self._complain(peer, f"reply not sent: {e.strerror}")
+        peer.sock.recv(1)
+
+    def _answer(self, peer: Peer, datagram: bytes) -> list[tuple[int, int]]:
+        answers: dict[int, int] = {}
+        changes: list[Change] = []
+        owners: list[int] = []
+        for place, (_, request) in enumerate(found := routes.unpack(datagram)):
+            self._table.netops_count(REQUESTS)
+            change = routes.judge(request, self._ifindexes, self._local)
+            if isinstance(change, str):
+                self._complain(peer, change)
+                answers[place] = routes.BAD
+            else:
+                changes.append(change)
+                owners.append(place)
+        for place, change, code in zip(owners, changes, self._routes.apply(changes), strict=True):
+            answers[place] = code
+            if code:
+                self._table.netops_count(FAILURES)
+                self._log.warning(
+                    "route failed",
+                    add=change.add,
+                    address=format_address(change.address),
+                    worker=peer.worker,
+                    error=os.strerror(code),
+                )
+            else:
+                self._table.netops_count(ADDED if change.add else DELETED)
+        return [(seq, answers[place]) for place, (seq, _) in enumerate(found)]
+
+    def _complain(self, peer: Peer, reason: str) -> None:
+        self._table.netops_count(FAILURES)
+        peer.bad += 1
+        now = time.monotonic()
+        if now - peer.logged_at >= LOG_EVERY_S:
+            self._log.warning("bad request", worker=peer.worker, reason=reason, count=peer.bad)
+            peer.logged_at = now
+            peer.bad = 0
+
+    # -- changes and the end
+
+    def configure(self, new: Settings) -> None:
+        """A reload: MTU, local addresses, pools."""
+        self._settings = new
+        self._set_up_links()
+        self._place_local()
+        self._set_blackholes()
+
+    def leave(self) -> None:
+        """Take back what does not go by itself, and the rest for good measure."""
+        self._routes.apply([Change(False, *prefix) for prefix in self._blackholes])
+        for address in self._placed:
+            try:
+                self._links.delete_address(address, self._tuns[0].ifindex)
+            except NetlinkError as e:
+                self._log.warning("address stays", address=format_address(address), error=str(e))
+        if self._nft is not None:
+            self._nft.close()
+        self._routes.close()
+        self._links.close()
+
+
+def _messages(keeper: socket.socket) -> Iterable[dict[str, Any]]:
+    """What the keeper says; its end counts as a stop."""
+    while True:
+        try:
+            data = keeper.recv(8 << 20)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            yield {"type": "stop"}
+            return
+        yield json.loads(data)
+
+
+def run(info: boot.Boot, out: log.Log) -> None:
+    """Serve until the keeper says stop or is gone."""
+    netops = Netops(info, out)
+    keeper = socket.socket(fileno=info.fds["keeper"])
+    keeper.setblocking(False)
+    peers: dict[int, Peer] = {}
+    poll = select.poll()
+    poll.register(keeper, select.POLLIN)
+    for worker, fd in enumerate(info.fds["workers"]):
+        peer = Peer(worker, socket.socket(fileno=fd))
+        peer.sock.setblocking(False)
+        peers[fd] = peer
+        poll.register(fd, select.POLLIN)
+    stopping = False
+    try:
+        netops.start()
+        keeper.send(json.dumps({"type": "ready"}).encode())
+        while not stopping:
+            for fd, _ in poll.poll():
+                if fd in peers:
+                    netops.serve(peers[fd])
+                    continue
+                for message in _messages(keeper):
+                    if message["type"] == "stop":
+                        stopping = True
+                        break
+                    if message["type"] == "settings":
+                        text = json.dumps(message["settings"]).encode()
+                        netops.configure(settings.loads(text))
+    finally:
+        signal.alarm(LEAVE_S)
+        netops.leave()
+
+
+def main() -> int:
+    """Process entry."""
+    info = boot.load()
+    logging = info.settings.log
+    out = log.Log("netops", level=log.LEVELS[logging.level], style=logging.format)
+    # The keeper alone decides when we end; a service manager may signal everyone at once.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        run(info, out)
+    except BrokenPipeError:
+        return 0
+    except (OSError, NetlinkError, layout.LayoutError) as e:
+        out.error("netops failed", error=f"{type(e).__name__}: {e}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
