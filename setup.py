@@ -1,23 +1,29 @@
-"""Builds the compiled data path; all else is in pyproject.toml."""
+"""Builds the compiled data path: every fastpath/*.pyx. All else is in pyproject.toml."""
 
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = sorted(path.stem for path in Path("fastpath").glob("*.pyx"))
+FOLDER = Path("fastpath")  # setuptools runs this file in its folder
+# Portable: one build serves every CPU of the architecture. What a CPU can do
+# beyond that is looked up at run time, function by function. The vectoriser only
+# makes the loops here (tens of octets) longer; aliasing rules do not fit a memory
+# that is read as octets and as records.
 ARGS = ["-O3", "-fno-strict-aliasing", "-fno-tree-vectorize", "-Wall", "-Wno-unused-function"]
+HEADERS = sorted(str(path) for kind in ("*.h", "*.pxd") for path in FOLDER.glob(kind))
 
 setup(
     ext_modules=cythonize(
         [
             Extension(
-                f"fastpath.{name}",
-                [f"fastpath/{name}.pyx"],
-                include_dirs=["fastpath"],
+                f"fastpath.{source.stem}",
+                [str(source)],
+                include_dirs=[str(FOLDER)],
+                depends=HEADERS,
                 extra_compile_args=ARGS,
             )
-            for name in MODULES
+            for source in sorted(FOLDER.glob("*.pyx"))
         ],
         compiler_directives={
             "language_level": "3",

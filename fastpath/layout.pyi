@@ -31,7 +31,7 @@ HISTOGRAM_NAMES: Final[tuple[str, ...]]
 BUCKET_BOUNDS: Final[tuple[int, ...]]
 
 class Session(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # the record's, not tuple.index
     generation: int
     allot: int
     worker: int

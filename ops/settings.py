@@ -162,7 +162,7 @@ class Settings:
 
 
 def _build(kind: Any, value: Any) -> Any:
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         known = {f.name for f in fields(kind)}
         return kind(**{k: _build(hints[k], v) for k, v in value.items() if k in known})

@@ -1,0 +1,192 @@
+# What ops/run and ops/test share: Debian packages, the virtual environment, the build.
+# To be sourced by bash with `root` set to the checkout. Every step looks first and does
+# nothing when its result is there already; what it does goes to a log shown on failure.
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
+venv=$root/.venv
+say() { printf '%s\n' "$*" >&2; }
+
+# quietly WHAT COMMAND...: run it; only if it fails, say so and show its output.
+quietly() {
+    local what=$1 log code
+    shift
+    log=$(mktemp)
+    if "$@" >"$log" 2>&1 </dev/null; then
+        rm -f "$log"
+        return 0
+    else
+        code=$?
+    fi
+    tail -n 60 "$log" >&2
+    rm -f "$log"
+    say "pptpcon: $what failed (exit code $code, output above)"
+    return "$code"
+}
+
+# found PROBE: a command, or an absolute path that may hold wildcards.
+found() {
+    case $1 in
+        /*) compgen -G "$1" >/dev/null ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+# Debian starts a daemon when its package is installed, and at each boot. A PPTP server or
+# a Prometheus that nobody asked for must not come of running tests, so: a policy-rc.d that
+# says no, for as long as apt runs and only where there is none, and no start at boot.
+apt_install() {
+    local policy=/usr/sbin/policy-rc.d made='' code=0 service
+    if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made=yes
+        # shellcheck disable=SC2064
+        trap "rm -f $policy" EXIT
+        trap 'exit 130' INT TERM HUP
+    fi
+    apt-get -o DPkg::Lock::Timeout=300 -q update &&
+        apt-get -o DPkg::Lock::Timeout=300 -q install -y --no-install-recommends "$@" || code=$?
+    if [ -n "$made" ]; then
+        rm -f "$policy"
+        trap - EXIT INT TERM HUP
+    fi
+    if [ -n "$made" ] && command -v systemctl >/dev/null; then
+        for service in "$@"; do
+            case $service in
+                pptpd | prometheus | openvpn) systemctl -q disable "$service" || true ;;
+            esac
+        done
+    fi
+    return "$code"
+}
+
+# packages PACKAGE=PROBE...: install those whose probe is not found.
+packages() {
+    local pair missing=()
+    for pair in "$@"; do
+        found "${pair#*=}" || missing+=("${pair%%=*}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "pptpcon: not installed: ${missing[*]} (as root: apt-get install ${missing[*]})"
+        return 77
+    fi
+    say "installing ${missing[*]}"
+    DEBIAN_FRONTEND=noninteractive quietly "apt-get install ${missing[*]}" \
+        apt_install "${missing[@]}"
+}
+
+# A Python that can make environments and compile extensions; prints its own path, since
+# what stands on PATH may be a wrapper.
+find_python() {
+    local name
+    for name in python3 python3.13 python3.12 python3.11 python3.14 /usr/bin/python3; do
+        command -v "$name" >/dev/null || continue
+        "$name" -I -c '
+import os, sys, sysconfig
+import ensurepip, venv
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+if sys.version_info < (3, 11) or not os.path.exists(header):
+    sys.exit(1)
+print(getattr(sys, "_base_executable", None) or sys.executable)
+' 2>/dev/null && return 0
+    done
+    return 1
+}
+
+# venv_good: it is there, belongs to this folder (environments do not survive a move) and runs.
+venv_good() {
+    [ -x "$venv/bin/python" ] && "$venv/bin/python" -I -c '
+import os, sys, sysconfig
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+moved = not os.path.samefile(sys.prefix, sys.argv[1])
+sys.exit(moved or sys.version_info < (3, 11) or not os.path.exists(header))
+' "$venv" 2>/dev/null && [ -x "$venv/bin/pip" ] && "$venv/bin/pip" --version >/dev/null 2>&1
+}
+
+digest() { { "$venv/bin/python" -VV; printf '%s\n' "$root"; cat -- "$@"; } | sha256sum; }
+stamped() { [ "$(cat "$venv/stamp-$1" 2>/dev/null)" = "$2" ]; }
+stamp() { printf '%s\n' "$2" >"$venv/stamp-$1"; }
+
+build_requirements() {
+    "$venv/bin/python" -I -c '
+import sys, tomllib
+with open(sys.argv[1], "rb") as f:
+    print(*tomllib.load(f)["build-system"]["requires"], sep="\n")
+' "$root/pyproject.toml"
+}
+
+# The pip of Debian's ensurepip warns of itself and resolves slowly: one step for all tools.
+pip_tools() {
+    local tools
+    mapfile -t tools < <(build_requirements)
+    "$venv/bin/python" -m pip install -q --upgrade pip "${tools[@]}"
+}
+
+# In the checkout, so that its name may hold anything (brackets would be extras to pip).
+pip_checkout() (cd "$root" && "$venv/bin/python" -m pip install -q --no-build-isolation -e "$1")
+compile() (cd "$root" && "$venv/bin/python" setup.py -q build_ext --inplace)
+
+# prepare run|test: the environment, with what this purpose needs, and the compiled modules.
+prepare() {
+    local purpose=$1 what=. python wanted sources
+    # one at a time for a checkout: the folder itself is the lock
+    exec {lock}<"$root"
+    flock "$lock"
+    if ! venv_good; then
+        if ! python=$(find_python); then
+            packages python3=/none python3-venv=/none python3-dev=/none || return
+            python=$(find_python) || {
+                say "pptpcon: no Python >= 3.11 with its headers and venv found"
+                return 69
+            }
+        fi
+        say "making .venv with $python"
+        rm -rf -- "$venv"
+        quietly "python -m venv" "$python" -m venv -- "$venv" || return
+    fi
+    wanted=$(digest "$root/pyproject.toml")
+    if ! stamped tools "$wanted"; then
+        say "installing the build tools in .venv"
+        quietly "pip install" pip_tools || return
+        stamp tools "$wanted"
+    fi
+    sources=$(digest "$root/setup.py" "$root"/fastpath/*.pyx "$root"/fastpath/*.pxd \
+        "$root"/fastpath/*.h)
+    if ! stamped build "$sources" || ! compgen -G "$root/fastpath/layout.*.so" >/dev/null; then
+        say "compiling fastpath"
+        quietly "the compilation" compile || return
+        stamp build "$sources"
+    fi
+    [ "$purpose" = run ] || what=".[$purpose]"
+    if ! stamped "$purpose" "$wanted" || [ ! -x "$venv/bin/pptpcon" ]; then
+        say "installing pptpcon and its dependencies in .venv"
+        quietly "pip install" pip_checkout "$what" || return
+        stamp run "$wanted"
+        stamp "$purpose" "$wanted"
+    fi
+    exec {lock}<&-
+}
+
+RUN_PACKAGES=(
+    gcc=gcc
+    libc6-dev=/usr/include/stdlib.h
+    iproute2=ip
+    nftables=nft
+    'libnftables1=/usr/lib/*/libnftables.so.1'
+)
+TEST_PACKAGES=(
+    user-mode-linux=linux.uml
+    pptp-linux=pptp
+    pptpd=pptpd
+    ppp=pppd
+    ppp-dev=/usr/include/pppd/pppd.h
+    iperf3=iperf3
+    iputils-ping=ping
+    procps=sysctl
+    kmod=modprobe
+    tcpdump=tcpdump
+    prometheus=promtool
+    openvpn=openvpn
+    curl=curl
+    git=git
+)
