@@ -1,0 +1,81 @@
+# cython: language_level=3
+"""The TUN's super-packets: segmentation of what is read, coalescing of what is written.
+
+A packet on the device has a virtio_net_hdr of 10 octets before it (Linux, uapi
+virtio_net.h, fields in host order). Only IPv4 is known here.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastpath.layout cimport record
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef enum:
+    VNET_SIZE = 10
+    VNET_NEEDS_CSUM = 1
+    GSO_NONE = 0
+    GSO_TCPV4 = 1
+    GSO_UDP_L4 = 5
+    GSO_ECN = 0x80
+    SEGMENTS_OK = 0
+    SEGMENTS_NOT_IP = -1
+    SEGMENTS_MALFORMED = -2
+    SEGMENTS_TOO_BIG = -3      # over the MTU and must not be fragmented
+    GRO_FLOWS = 16
+    GRO_SEGMENTS = 46          # 46 * 1400 < 65536
+
+cdef packed struct vnet_header:
+    uint8_t flags
+    uint8_t gso_type
+    uint16_t hdr_len
+    uint16_t gso_size
+    uint16_t csum_start
+    uint16_t csum_offset
+
+cdef struct segmenter:
+    uint8_t *packet            # IP header
+    uint32_t size              # octets of the IP packet
+    uint32_t ip_size           # octets of the IP header
+    uint32_t head_size         # IP and TCP or UDP header; for fragments the IP header
+    uint32_t step              # payload octets of one segment
+    uint32_t at                # payload octets done
+    uint32_t count             # segments there will be
+    uint32_t index
+    uint8_t protocol
+    bint whole                 # one packet, as it is
+    bint fragments
+
+cdef int segments_begin(segmenter *g, uint8_t *data, uint32_t n, uint32_t mtu) noexcept nogil
+cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil
+cdef bint clamp_mss(uint8_t *ip, uint32_t n, uint32_t mtu) noexcept nogil
+
+cdef struct flow:
+    record *owner
+    uint8_t *head
+    uint32_t head_size         # IP and TCP header
+    uint32_t total             # octets of the super-packet
+    uint32_t mss
+    uint32_t next_seq
+    uint32_t segments
+    bint closed                # a short or pushed segment was the last
+    iovec parts[GRO_SEGMENTS + 2]
+    uint32_t n_parts
+
+cdef struct writer:
+    int fd
+    uint32_t used
+    flow flows[GRO_FLOWS]
+    uint32_t turn              # which flow is written out when all are taken
+    uint64_t writes
+    uint64_t packets           # delivered
+    uint64_t octets
+    uint64_t failed            # packets the device did not take
+    uint32_t batch             # packets since writer_begin
+
+cdef void writer_begin(writer *w) noexcept nogil
+cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil
+cdef void writer_end(writer *w) noexcept nogil

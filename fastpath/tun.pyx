@@ -1,0 +1,381 @@
+# cython: language_level=3
+"""Segmentation and coalescing for the TUN device: see tun.pxd."""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from fastpath.layout cimport record
+from fastpath.wire cimport be16, be32, checksum, fold, put16, put32, sum16
+
+cdef extern from "<sys/uio.h>" nogil:
+    ssize_t writev(int fd, const iovec *iov, int n)
+
+cdef enum:
+    TCP = 6
+    UDP = 17
+    FIN = 0x01
+    SYN = 0x02
+    RST = 0x04
+    PSH = 0x08
+    ACK = 0x10
+    CWR = 0x80
+    DF = 0x4000
+    MF_AND_OFFSET = 0x3FFF
+
+
+cdef inline uint32_t pseudo(const uint8_t *ip, uint32_t protocol, uint32_t size) noexcept nogil:
+    """Sum of the pseudo header of TCP and UDP (RFC 793 section 3.1)."""
+    return sum16(ip + 12, 8) + protocol + size
+
+
+cdef inline void ip_checksum(uint8_t *ip, uint32_t size) noexcept nogil:
+    put16(ip + 10, 0)
+    put16(ip + 10, checksum(ip, size, 0))
+
+
+cdef int segments_begin(segmenter *g, uint8_t *data, uint32_t n, uint32_t mtu) noexcept nogil:
+    """Look at what was read (virtio header first). `mtu` is the session's."""
+    cdef vnet_header v
+    cdef uint8_t *ip = data + VNET_SIZE
+    cdef uint32_t kind, start, field, head, total
+    g.count = 1
+    if n < VNET_SIZE + 20:
+        return SEGMENTS_MALFORMED
+    memcpy(&v, data, VNET_SIZE)
+    n -= VNET_SIZE
+    if (ip[0] >> 4) != 4:
+        return SEGMENTS_NOT_IP
+    g.ip_size = (ip[0] & 15) * 4
+    total = be16(ip + 2)
+    if g.ip_size < 20 or g.ip_size > n or total < g.ip_size or total > n:
+        return SEGMENTS_MALFORMED
+    g.packet = ip
+    g.size = total
+    g.protocol = ip[9]
+    g.at = 0
+    g.index = 0
+    g.whole = False
+    g.fragments = False
+    kind = v.gso_type & <uint8_t>~GSO_ECN
+    if kind != GSO_NONE:
+        if kind == GSO_TCPV4 and g.protocol == TCP:
+            if total < g.ip_size + 20:
+                return SEGMENTS_MALFORMED
+            head = (ip[g.ip_size + 12] >> 4) * 4
+            if head < 20:
+                return SEGMENTS_MALFORMED
+        elif kind == GSO_UDP_L4 and g.protocol == UDP:
+            head = 8
+        else:
+            return SEGMENTS_MALFORMED
+        g.head_size = g.ip_size + head
+        if g.head_size > total or g.head_size + 8 > mtu or v.gso_size == 0:
+            return SEGMENTS_MALFORMED
+        g.step = v.gso_size
+        if g.head_size + g.step > mtu:
+            if g.protocol == UDP:
+                return SEGMENTS_TOO_BIG
+            g.step = mtu - g.head_size
+        g.count = (total - g.head_size + g.step - 1) // g.step
+        if g.count == 0:
+            g.count = 1
+        return SEGMENTS_OK
+    if v.flags & VNET_NEEDS_CSUM:
+        # The kernel left the pseudo header's sum in the field: finish it.
+        start = v.csum_start
+        field = start + v.csum_offset
+        if start > total or field + 2 > total:
+            return SEGMENTS_MALFORMED
+        put16(ip + field, checksum(ip + start, total - start, 0))
+        if g.protocol == UDP and be16(ip + field) == 0:
+            put16(ip + field, 0xFFFF)
+    if total <= mtu:
+        g.whole = True
+        return SEGMENTS_OK
+    if be16(ip + 6) & DF:
+        return SEGMENTS_TOO_BIG
+    g.fragments = True
+    g.head_size = g.ip_size
+    g.step = (mtu - g.ip_size) & ~<uint32_t>7
+    g.count = (total - g.ip_size + g.step - 1) // g.step
+    return SEGMENTS_OK
+
+
+cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
+    """Write the next packet to `out`; its size, 0 when there is none left."""
+    cdef uint32_t left, part, size, offset
+    cdef uint8_t *l4
+    if g.whole:
+        if g.index:
+            return 0
+        g.index = 1
+        memcpy(out, g.packet, g.size)
+        return g.size
+    left = g.size - g.head_size - g.at
+    if g.index >= g.count:
+        return 0
+    part = left if left < g.step else g.step
+    size = g.head_size + part
+    memcpy(out, g.packet, g.head_size)
+    memcpy(out + g.head_size, g.packet + g.head_size + g.at, part)
+    put16(out + 2, size)
+    if g.fragments:
+        offset = be16(g.packet + 6)
+        put16(out + 6, (offset & 0xE000) | ((offset & 0x1FFF) + g.at // 8)
+              | (0x2000 if part < left else 0))
+    else:
+        put16(out + 4, be16(g.packet + 4) + g.index)
+        l4 = out + g.ip_size
+        if g.protocol == TCP:
+            put32(l4 + 4, be32(l4 + 4) + g.at)
+            if part < left:
+                l4[13] &= <uint8_t>~(FIN | PSH)
+            if g.index:
+                l4[13] &= <uint8_t>~CWR
+            put16(l4 + 16, 0)
+            put16(l4 + 16, checksum(l4, size - g.ip_size, pseudo(out, TCP, size - g.ip_size)))
+        else:
+            put16(l4 + 4, size - g.ip_size)
+            put16(l4 + 6, 0)
+            offset = checksum(l4, size - g.ip_size, pseudo(out, UDP, size - g.ip_size))
+            put16(l4 + 6, offset if offset else 0xFFFF)
+    ip_checksum(out, g.ip_size)
+    g.at += part
+    g.index += 1
+    return size
+
+
+cdef bint clamp_mss(uint8_t *ip, uint32_t n, uint32_t mtu) noexcept nogil:
+    """Lower the MSS option of a SYN to mtu - 40 (RFC 6691); True if it was changed."""
+    cdef uint32_t ip_size = (ip[0] & 15) * 4
+    cdef uint8_t *tcp = ip + ip_size
+    cdef uint32_t head, at, size, was, limit
+    if ip[9] != TCP or be16(ip + 6) & 0x1FFF or n < ip_size + 20 or not tcp[13] & SYN:
+        return False
+    head = (tcp[12] >> 4) * 4
+    if head < 20 or n < ip_size + head or mtu < 80:
+        return False
+    limit = mtu - 40
+    at = 20
+    while at + 1 < head:
+        if tcp[at] == 0:
+            break
+        if tcp[at] == 1:
+            at += 1
+            continue
+        size = tcp[at + 1]
+        if size < 2 or at + size > head:
+            break
+        if tcp[at] == 2 and size == 4:
+            was = be16(tcp + at + 2)
+            if was <= limit:
+                return False
+            put16(tcp + at + 2, limit)
+            # RFC 1624, equation 3; an odd offset swaps the octets of the word's share.
+            if at & 1:
+                was = ((was & 0xFF) << 8) | (was >> 8)
+                limit = ((limit & 0xFF) << 8) | (limit >> 8)
+            put16(tcp + 16, ~fold(<uint64_t>(<uint16_t>~be16(tcp + 16))
+                                  + <uint16_t>~was + limit) & 0xFFFF)
+            return True
+        at += size
+    return False
+
+
+# -- coalescing
+
+
+cdef void writer_begin(writer *w) noexcept nogil:
+    w.used = 0
+    w.batch = 0
+
+
+cdef void _put_plain(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
+    cdef vnet_header v
+    cdef iovec parts[2]
+    memset(&v, 0, sizeof(v))
+    parts[0].iov_base = &v
+    parts[0].iov_len = VNET_SIZE
+    parts[1].iov_base = ip
+    parts[1].iov_len = n
+    w.writes += 1
+    if writev(w.fd, parts, 2) < 0:
+        w.failed += 1
+        owner.drops += 1
+        return
+    w.packets += 1
+    w.octets += n
+    owner.rx_packets += 1
+    owner.rx_bytes += n
+
+
+cdef void _flush(writer *w, flow *f) noexcept nogil:
+    """Write a flow's super-packet."""
+    cdef vnet_header v
+    cdef uint8_t *tcp = f.head + 20
+    cdef uint64_t octets = f.total + <uint64_t>(f.segments - 1) * f.head_size
+    memset(&v, 0, sizeof(v))
+    if f.segments > 1:
+        v.flags = VNET_NEEDS_CSUM
+        v.gso_type = GSO_TCPV4
+        v.hdr_len = <uint16_t>f.head_size
+        v.gso_size = <uint16_t>f.mss
+        v.csum_start = 20
+        v.csum_offset = 16
+        put16(f.head + 2, f.total)
+        ip_checksum(f.head, 20)
+        put16(tcp + 16, fold(pseudo(f.head, TCP, f.total - 20)))
+    f.parts[0].iov_base = &v
+    f.parts[0].iov_len = VNET_SIZE
+    w.writes += 1
+    if writev(w.fd, f.parts, <int>f.n_parts) < 0:
+        w.failed += f.segments
+        f.owner.drops += f.segments
+    else:
+        w.packets += f.segments
+        w.octets += octets
+        f.owner.rx_packets += f.segments
+        f.owner.rx_bytes += octets
+    f.segments = 0
+
+
+cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
+    """Take one valid IPv4 packet of n octets; it must stay in place until writer_end."""
+    cdef flow *f
+    cdef flow *found = NULL
+    cdef uint8_t *tcp = ip + 20
+    cdef uint32_t head = 0, payload = 0, i
+    cdef bint fits
+    w.batch += 1
+    if ip[0] != 0x45 or ip[9] != TCP or be16(ip + 6) & MF_AND_OFFSET or n < 40:
+        _put_plain(w, owner, ip, n)
+        return
+    head = 20 + (tcp[12] >> 4) * 4
+    if head < 40 or head > n:
+        _put_plain(w, owner, ip, n)
+        return
+    payload = n - head
+    for i in range(w.used):
+        f = &w.flows[i]
+        if f.segments and memcmp(f.head + 12, ip + 12, 12) == 0:
+            found = f
+            break
+    fits = (payload != 0 and (tcp[13] & <uint8_t>~PSH) == ACK and be16(ip + 6) & DF
+            and checksum(tcp, n - 20, pseudo(ip, TCP, n - 20)) == 0)
+    if found != NULL:
+        f = found
+        if (fits and not f.closed and f.segments < GRO_SEGMENTS and be32(tcp + 4) == f.next_seq
+                and payload <= f.mss and head == f.head_size and f.total + payload <= 65535
+                and f.head[1] == ip[1] and f.head[8] == ip[8]
+                and be32(tcp + 8) == be32(f.head + 28)          # acknowledgement
+                and be16(tcp + 14) == be16(f.head + 34)         # window
+                and memcmp(tcp + 20, f.head + 40, head - 40) == 0):
+            f.parts[f.n_parts].iov_base = ip + head
+            f.parts[f.n_parts].iov_len = payload
+            f.n_parts += 1
+            f.segments += 1
+            f.total += payload
+            f.next_seq += payload
+            if payload < f.mss or tcp[13] & PSH:
+                f.closed = True
+                f.head[33] |= tcp[13] & PSH
+            return
+        _flush(w, f)
+    if not fits:
+        _put_plain(w, owner, ip, n)
+        return
+    if found == NULL:
+        f = NULL
+        for i in range(w.used):
+            if not w.flows[i].segments:
+                f = &w.flows[i]
+                break
+        if f == NULL:
+            if w.used < GRO_FLOWS:
+                f = &w.flows[w.used]
+                w.used += 1
+            else:
+                f = &w.flows[w.turn % GRO_FLOWS]
+                w.turn += 1
+                _flush(w, f)
+    f.owner = owner
+    f.head = ip
+    f.head_size = head
+    f.total = n
+    f.mss = payload
+    f.next_seq = be32(tcp + 4) + payload
+    f.segments = 1
+    f.closed = (tcp[13] & PSH) != 0
+    f.parts[1].iov_base = ip
+    f.parts[1].iov_len = n
+    f.n_parts = 2
+
+
+cdef void writer_end(writer *w) noexcept nogil:
+    """Write out what is left."""
+    cdef uint32_t i
+    for i in range(w.used):
+        if w.flows[i].segments:
+            _flush(w, &w.flows[i])
+    w.used = 0
+
+
+# -- entries for tests
+
+
+def segment(bytes packet not None, uint32_t mtu, *, int flags=0, int gso_type=0, int gso_size=0,
+            int csum_start=0, int csum_offset=0):
+    """Packets that a packet read from the TUN becomes; ValueError with the reason if none."""
+    cdef vnet_header v
+    cdef segmenter g
+    cdef uint8_t out[2048]
+    cdef uint32_t n
+    memset(&v, 0, sizeof(v))
+    v.flags = flags
+    v.gso_type = gso_type
+    v.gso_size = gso_size
+    v.csum_start = csum_start
+    v.csum_offset = csum_offset
+    data = bytearray((<uint8_t *>&v)[:VNET_SIZE] + packet)
+    cdef uint8_t[::1] view = data
+    if mtu > 1600:
+        raise ValueError("mtu over 1600")
+    cdef int code = segments_begin(&g, &view[0], <uint32_t>len(data), mtu)
+    if code != SEGMENTS_OK:
+        raise ValueError({SEGMENTS_NOT_IP: "not IPv4", SEGMENTS_MALFORMED: "malformed",
+                          SEGMENTS_TOO_BIG: "too big"}[code])
+    packets = []
+    while True:
+        n = segments_next(&g, out)
+        if n == 0:
+            return packets
+        packets.append(<bytes>out[:n])
+
+
+def coalesce(list packets not None, int fd):
+    """Write IPv4 packets as the data thread would; (writes, packets, octets, failed)."""
+    cdef writer w
+    cdef record owner
+    cdef uint8_t[::1] view
+    memset(&w, 0, sizeof(w))
+    memset(&owner, 0, sizeof(owner))
+    w.fd = fd
+    buffers = [bytearray(p) for p in packets]
+    writer_begin(&w)
+    for buffer in buffers:
+        if len(buffer) < 20:
+            raise ValueError("no IPv4 packet")
+        view = buffer
+        writer_put(&w, &owner, &view[0], <uint32_t>len(buffer))
+    writer_end(&w)
+    return w.writes, w.packets, w.octets, w.failed
+
+
+def clamp(bytes packet not None, uint32_t mtu):
+    """The packet with its MSS option lowered."""
+    buffer = bytearray(packet)
+    cdef uint8_t[::1] view = buffer
+    if len(buffer) < 40:
+        raise ValueError("no TCP packet")
+    clamp_mss(&view[0], <uint32_t>len(buffer), mtu)
+    return bytes(buffer)
