@@ -1,0 +1,1 @@
+"""The client of our own: for `demo`, for benchmarks, and as a peer in tests."""
