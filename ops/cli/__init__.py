@@ -1,0 +1,1 @@
+"""The command `pptpcon`: one module a command, imported when it is used."""
