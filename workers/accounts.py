@@ -1,0 +1,149 @@
+"""Local accounts: chap-secrets and [accounts.users], domains, and which addresses they give.
+
+The peer learns only that it was refused; the log learns why. An unknown user costs
+the same work as a known one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ops.settings import Settings
+from workers.ppp import credentials, mschap
+from workers.ppp.actions import Authenticate, Verdict
+from workers.secrets_file import ANY_ADDRESS, NO_ADDRESS, Addresses, Index, Match, Secret, parse
+
+NOBODY: Final = Secret(0, "", "", b"no such account", NO_ADDRESS)
+CONFIGURED: Final = 4  # rank of [accounts.users]: above every line of the file
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A verdict and the addresses that go with it."""
+
+    verdict: Verdict
+    addresses: Addresses
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    name: str  # the form of the peer's name that the account was found by
+    match: Match
+
+
+def parse_file(data: bytes, settings: Settings) -> Index:
+    """chap-secrets, with the pools' names as address words."""
+    return parse(data, frozenset(pool.name for pool in settings.pools))
+
+
+class Accounts:
+    """All that a login is checked against; replaced as a whole when something changes."""
+
+    def __init__(self, settings: Settings, index: Index) -> None:
+        self._server = settings.server.name
+        self._strip = settings.accounts.domain == "strip"
+        self._default_domain = settings.accounts.default_domain
+        self._index = index
+        self._users = {
+            name: Secret(0, name, "*", mschap.octets(password), ANY_ADDRESS)
+            for name, password in settings.accounts.users
+        }
+
+    @property
+    def index(self) -> Index:
+        """The secrets file as it was read."""
+        return self._index
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody at all can log in."""
+        return not self._users and not len(self._index)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """The forms under which a peer's name is looked up, best first."""
+        domain, user = mschap.split_domain(name)
+        if not domain and self._default_domain:
+            domain = self._default_domain
+        whole = f"{domain}\\{user}" if domain else name
+        if self._strip and domain and user:
+            return whole, user
+        return (whole,)
+
+    async def verify(self, request: Authenticate, unit: int) -> Login:
+        """Check credentials; `unit` is the session's number, for `addr/n+` words.
+
+        A coroutine although nothing is awaited here: other sources of accounts wait.
+        """
+        return self.check(request, unit)
+
+    def check(self, request: Authenticate, unit: int) -> Login:
+        """`verify` for callers without a loop."""
+        found = self._find(request.name)
+        secret = found.match.secret if found is not None else NOBODY
+        # Checked for unknown users, too: the time taken does not tell whether one exists.
+        verdict = credentials.check(request, _password(request.method, secret.secret))
+        if found is None:
+            return _refused(self._unknown(request.name))
+        if not verdict.ok:
+            return _refused(f"{verdict.reason} ({_source(secret)})")
+        addresses = secret.addresses
+        if not addresses.any_allowed:
+            return _refused(
+                f"address not allowed: {_source(secret)} allows no address;"
+                " its fourth word should be * or an address"
+            )
+        user = found.name if secret.client == "*" else secret.client
+        verdict = replace(
+            verdict, user=user, address=addresses.suggested(unit), pool=addresses.pool
+        )
+        return Login(verdict, addresses)
+
+    def _find(self, name: str) -> _Found | None:
+        best: _Found | None = None
+        for form in self.names(name):
+            user = self._users.get(form)
+            match = Match(CONFIGURED, user) if user else self._index.find(form, self._server)
+            if match is None:
+                continue
+            if best is None or match.rank > best.match.rank:
+                best = _Found(form, match)
+            elif match.rank == best.match.rank and match.secret is best.match.secret:
+                # A wildcard line fits both forms: the user is known by the shorter one.
+                best = _Found(form, match)
+        return best
+
+    def _unknown(self, name: str) -> str:
+        forms = self.names(name)
+        elsewhere = [form for form in forms if form in self._index.clients]
+        if elsewhere:
+            return (
+                f"no secret for this server: {elsewhere[0]!r} is in chap-secrets, but not"
+                f" with server {self._server!r} (server.name) or *"
+            )
+        domain, user = mschap.split_domain(name)
+        if domain and not self._strip and (user in self._users or user in self._index.clients):
+            return (
+                f"wrong domain: {user!r} exists without {domain!r}"
+                ' (accounts.domain = "strip" would accept it)'
+            )
+        return f"no such user: looked up as {' and '.join(repr(form) for form in forms)}"
+
+
+def _password(method: str, secret: bytes) -> str:
+    text = secret.decode("utf-8", "surrogateescape")
+    if method in ("mschap", "mschapv2"):
+        # Old files are in Latin-1, and pppd widens octets one by one for the NT hash.
+        try:
+            secret.decode("utf-8")
+        except UnicodeDecodeError:
+            return secret.decode("latin-1")
+    return text
+
+
+def _source(secret: Secret) -> str:
+    return f"chap-secrets line {secret.line}" if secret.line else "accounts.users"
+
+
+def _refused(reason: str) -> Login:
+    return Login(Verdict(False, reason=reason), NO_ADDRESS)

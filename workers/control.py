@@ -1,0 +1,871 @@
+"""The control thread's logic: from Install to Ended, for all sessions of one worker.
+
+No socket, no clock, no entropy, no event loop: events and the time come in by method
+calls, effects go out through `Ports` and the engine's ring. An up session has no object
+here; an event makes one from the record and its blob, and it goes again as soon as the
+link waits for nothing. The order of each step is commit before effect: what a successor
+needs is in the record before anybody outside can know of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+
+from fastpath import layout
+from ops.log import Log
+from ops.messages import (
+    VERSION,
+    Admit,
+    Admitted,
+    Down,
+    End,
+    Ended,
+    Hello,
+    Install,
+    Installed,
+    LinkInfo,
+    Message,
+    Up,
+    Welcome,
+)
+from ops.metrics import AUTH_METHODS, CONTROL_COUNTERS, END_CAUSES
+from ops.ranges import format_address
+from ops.settings import Settings
+from workers.accounts import Login
+from workers.ppp.actions import (
+    Action,
+    Admission,
+    Agreed,
+    Authenticate,
+    Finished,
+    NetworkDown,
+    NetworkUp,
+    Note,
+    Policy,
+    Send,
+    SetMppe,
+)
+from workers.ppp.link import Link
+from workers.secrets_file import ANY_ADDRESS, Addresses
+from workers.session import BlobError, Saved
+
+# Engine.events() kinds; fastpath.engine's values are given to Control by its owner.
+Handle = tuple[int, int]
+
+CREDIT: Final = 512  # Installs the dispatcher may have unanswered
+HELD_FRAMES: Final = 32  # of one link while its route is made
+FIRST_FRAME_WAIT_S: Final = 0.5  # from Installed to our first Configure-Request
+LCP: Final = b"\xc0\x21"
+LCP_PROTOCOL_REJECT: Final = 8
+
+SLOTS: Final[dict[str, int]] = {name: slot for slot, name in enumerate(CONTROL_COUNTERS)}
+
+
+class Phase(Enum):
+    """Where a session with a Python object is."""
+
+    INSTALLING = auto()  # asked of the data thread
+    SILENT = auto()  # GRE is demultiplexed, no frame yet
+    NEGOTIATING = auto()
+    ROUTING = auto()  # IPCP is open, the route is asked of netops
+    UP = auto()  # the record is ACTIVE; the object is here for an event only
+    UNROUTING = auto()  # the link is over, the route is being taken back
+    REMOVING = auto()  # the data thread is to forget it
+
+
+_P = Phase
+MOVES: Final[dict[Phase, frozenset[Phase]]] = {
+    _P.INSTALLING: frozenset({_P.SILENT, _P.REMOVING}),
+    _P.SILENT: frozenset({_P.NEGOTIATING, _P.REMOVING}),
+    _P.NEGOTIATING: frozenset({_P.ROUTING, _P.UNROUTING, _P.REMOVING}),
+    _P.ROUTING: frozenset({_P.UP, _P.NEGOTIATING, _P.UNROUTING}),
+    _P.UP: frozenset({_P.NEGOTIATING, _P.ROUTING, _P.UNROUTING, _P.REMOVING}),
+    _P.UNROUTING: frozenset({_P.REMOVING}),
+    _P.REMOVING: frozenset(),
+}
+OVER: Final = frozenset({_P.UNROUTING, _P.REMOVING})
+
+
+class LocalError(Exception):
+    """A step our own code must never ask for."""
+
+
+class Engine(Protocol):
+    """What is used of fastpath.engine.Engine; False: the ring is full."""
+
+    def install(self, index: int, generation: int) -> bool: ...
+    def send(self, index: int, generation: int, frame: bytes) -> bool: ...
+    def set_mppe(
+        self,
+        index: int,
+        generation: int,
+        rx_bits: int,
+        rx_key: bytes,
+        rx_stateful: bool,
+        tx_bits: int,
+        tx_key: bytes,
+        tx_stateful: bool,
+    ) -> bool: ...
+    def up(self, index: int, generation: int) -> bool: ...
+    def down(self, index: int, generation: int) -> bool: ...
+    def remove(self, index: int, generation: int) -> bool: ...
+
+
+class Ports(Protocol):
+    """Where requests go whose answers come back by `routed` and `authenticated`."""
+
+    def send(self, message: Message) -> None:
+        """To the dispatcher; lost if there is none now, reconciliation makes it good."""
+
+    def route_add(self, handle: Handle, address: int) -> None: ...
+
+    def route_del(self, handle: Handle, address: int) -> None: ...
+
+    def authenticate(self, handle: Handle, request: Authenticate) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EventKinds:
+    """The numbers of fastpath.engine's events."""
+
+    frame: int
+    installed: int
+    removed: int
+    echo_lost: int
+    desync: int
+    resumed: int
+
+
+@dataclass(slots=True)
+class Live:
+    """A session that is doing something."""
+
+    handle: Handle
+    sid: str
+    called: int  # our outer address
+    calling: int
+    started: float
+    allotted_ns: int
+    phase: Phase = Phase.INSTALLING
+    link: Link | None = None
+    user: str = ""
+    peer_name: str = ""
+    method: str = ""
+    addresses: Addresses = ANY_ADDRESS
+    pool: str = ""
+    agreed: Agreed | None = None
+    routed: int = 0  # address whose route is ours to take back
+    dns: tuple[int, ...] = ()
+    up: float = 0.0
+    asked_to_end: str = ""  # the dispatcher's cause: it needs no Down
+    closing: bool = False
+    cause: str = ""
+    held: list[bytes] = field(default_factory=list)
+    deadline: float | None = None  # the entry of the timer heap that counts
+
+    def move(self, phase: Phase) -> None:
+        """Enter a phase; LocalError if MOVES does not have the step."""
+        if phase is self.phase:
+            return
+        if phase not in MOVES[self.phase]:
+            raise LocalError(f"session {self.sid}: {self.phase.name} to {phase.name}")
+        self.phase = phase
+
+
+def policy_of(settings: Settings) -> Policy:
+    """What new links are told to be."""
+    return Policy(
+        role="server",
+        name=settings.server.name,
+        mtu=settings.ppp.mtu,
+        mru=settings.ppp.mru,
+        auth=tuple(settings.ppp.auth),
+        mppe=settings.mppe.policy,
+        mppe_strengths=settings.mppe.strengths,
+        dns=tuple(_number(a) for a in settings.ip.dns),
+        wins=tuple(_number(a) for a in settings.ip.wins),
+        restart_interval=settings.ppp.restart_interval_s,
+        max_configure=settings.ppp.max_configure,
+        max_terminate=settings.ppp.max_terminate,
+        max_failure=settings.ppp.max_failure,
+        negotiation_timeout=settings.ppp.negotiation_timeout_s,
+        auth_timeout=settings.ppp.auth_timeout_s,
+    )
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(bytes(int(octet) for octet in text.split(".")), "big")
+
+
+class Control:
+    """All sessions of one worker; every method on the control thread."""
+
+    def __init__(
+        self,
+        table: layout.Table,
+        engine: Engine,
+        ports: Ports,
+        log: Log,
+        settings: Settings,
+        *,
+        worker: int,
+        kinds: EventKinds,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.stopping = False
+        self._table = table
+        self._engine = engine
+        self._ports = ports
+        self._log = log
+        self._worker = worker
+        self._kinds = kinds
+        self._entropy = entropy
+        self._settings = settings
+        self._policy = policy_of(settings)
+        self._live: dict[int, Live] = {}  # by index
+        self._backlog: deque[tuple[Callable[..., bool], tuple[Any, ...]]] = deque()
+        self._timers: list[tuple[float, int, int]] = []  # deadline, index, generation
+
+    # -- what the owner asks
+
+    @property
+    def busy(self) -> int:
+        """Sessions with an object."""
+        return len(self._live)
+
+    @property
+    def credit(self) -> int:
+        """Installs the dispatcher may have unanswered."""
+        return 0 if self.stopping else max(0, CREDIT - len(self._backlog))
+
+    def deadline(self) -> float | None:
+        """When handle_timer has something to do."""
+        while self._timers:
+            at, index, generation = self._timers[0]
+            live = self._find((index, generation))
+            if live is not None and live.deadline == at:
+                return at
+            heapq.heappop(self._timers)
+        return None
+
+    def hello(self, pid: int) -> Hello:
+        """Who we are and what is up here: the first message on each connection."""
+        up = tuple(
+            (s.index, s.generation)
+            for s in self._table.sessions()
+            if s.worker == self._worker and s.state == layout.STATE_ACTIVE
+        )
+        return Hello(VERSION, self._worker, pid, self.credit, up)
+
+    def configure(self, settings: Settings) -> None:
+        """Settings after a reload; links that exist keep theirs until they are made anew."""
+        self._settings = settings
+        self._policy = policy_of(settings)
+
+    # -- what happens
+
+    def message(self, message: Message, now: float) -> None:
+        """A message of the dispatcher."""
+        match message:
+            case Install():
+                self._install((message.index, message.generation), now)
+            case Admitted():
+                self._admitted(message, now)
+            case End():
+                handle = (message.index, message.generation)
+                self._end(handle, message.cause, message.soft, now)
+            case Welcome():
+                for handle in message.ends:
+                    self._end(handle, "lost_carrier", True, now)
+            case LinkInfo():
+                pass  # asynchronous framing is never used on GRE: nothing to apply
+            case _:
+                self.count("bus_errors")
+
+    def event(self, kind: int, index: int, generation: int, data: bytes, now: float) -> None:
+        """An event of the data thread."""
+        handle = (index, generation)
+        kinds = self._kinds
+        if kind == kinds.frame:
+            self.count("frames_received")
+            self._frame(handle, data, now)
+        elif kind == kinds.installed:
+            self._installed(handle, data, now)
+        elif kind == kinds.removed:
+            self._removed(handle)
+        elif kind == kinds.echo_lost:
+            live = self._awake(handle, now)
+            if live is not None:
+                reason = "LCP echoes are not answered"
+                self._drive(live, now, lambda link: link.abort("echo_timeout", reason))
+        elif kind == kinds.desync:
+            live = self._awake(handle, now)
+            if live is not None:
+                reason = "MPPE key mismatch: packets decrypt to no known protocol"
+                self._log.warning(
+                    "MPPE key mismatch",
+                    sid=live.sid,
+                    user=live.user,
+                    peer=format_address(live.calling),
+                )
+                self._close(live, "protocol_error", reason, now)
+        elif kind == kinds.resumed:
+            self.count("sessions_resumed")
+
+    def routed(self, handle: Handle, adding: bool, errno: int, now: float) -> None:
+        """netops answered."""
+        live = self._find(handle)
+        if errno:
+            self.count("netops_failures")
+            self._log.error(
+                "route not added" if adding else "route not deleted",
+                sid=live.sid if live else "-",
+                ip=format_address(live.routed) if live else "-",
+                error=os.strerror(errno),
+            )
+        if live is None:
+            return
+        if adding and live.phase is Phase.ROUTING:
+            if errno:
+                reason = f"no route to the subscriber: {os.strerror(errno)}"
+                self._drive(live, now, lambda link: link.abort("internal_error", reason))
+            else:
+                self._bring_up(live, now)
+        elif not adding and live.phase is Phase.UNROUTING:
+            live.routed = 0
+            self._remove(live)
+
+    def authenticated(self, handle: Handle, login: Login, now: float) -> None:
+        """The verdict on credentials."""
+        live = self._find(handle)
+        if live is None or live.link is None or live.phase in OVER:
+            return
+        verdict = login.verdict
+        self.count(f"auth_{live.method}_{'accept' if verdict.ok else 'reject'}")
+        if verdict.ok:
+            live.user = verdict.user
+            live.addresses = login.addresses
+            live.pool = verdict.pool
+            auth = AUTH_METHODS.index(live.method)
+            self._table.set_user(handle[0], verdict.user, auth)
+        else:
+            self._log.warning(
+                "login refused",
+                sid=live.sid,
+                user=live.peer_name,
+                peer=format_address(live.calling),
+                auth=live.method,
+                reason=verdict.reason,
+            )
+        self._drive(live, now, lambda link: link.authenticated(verdict, now))
+
+    def handle_timer(self, now: float) -> None:
+        """Links whose time has come, each of them once."""
+        due: list[Live] = []
+        while (at := self.deadline()) is not None and at <= now:
+            _, index, _generation = heapq.heappop(self._timers)
+            live = self._live[index]
+            live.deadline = None
+            due.append(live)
+        for live in due:
+            if live.phase is Phase.SILENT:
+                self._start(live, now)
+            else:
+                self._drive(live, now, lambda link: link.handle_timer(now))
+
+    def flush(self) -> bool:
+        """Push again what the ring had no room for; True if all is pushed."""
+        while self._backlog:
+            method, arguments = self._backlog[0]
+            if not method(*arguments):
+                return False
+            self._backlog.popleft()
+        return True
+
+    def stop(self, now: float) -> None:
+        """We are stopping: end every session with LCP Terminate."""
+        self.stopping = True
+        reason = "the concentrator is stopping"
+        for session in self._table.sessions():
+            if session.worker == self._worker and session.state == layout.STATE_ACTIVE:
+                self._awake((session.index, session.generation), now)
+        for live in list(self._live.values()):
+            self._close(live, "admin_reboot", reason, now)
+
+    def abort(self, now: float) -> None:
+        """No more time for answers of peers: end what is left at once."""
+        for live in list(self._live.values()):
+            if live.phase not in OVER:
+                reason = "the concentrator is stopping"
+                self._abort(live, "admin_reboot", reason, now)
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Raise a counter of ops.metrics.CONTROL_COUNTERS."""
+        self._table.control_count(self._worker, SLOTS[name], n)
+
+    # -- Install to the first frame
+
+    def _install(self, handle: Handle, now: float) -> None:
+        index, generation = handle
+        live = self._live.get(index)
+        if live is not None and live.handle == handle:
+            if live.phase is not Phase.INSTALLING and live.phase not in OVER:
+                self._ports.send(Installed(index, generation, True, ""))
+            return
+        refusal = self._refusal(handle)
+        if refusal:
+            self._ports.send(Installed(index, generation, False, refusal))
+            return
+        session = self._table.session(index)
+        if session.state == layout.STATE_ACTIVE:
+            self._ports.send(Installed(index, generation, True, ""))
+            return
+        if live is not None:
+            # The dispatcher gave the record away while we still had the old session.
+            self._push(self._engine.remove, *live.handle)
+            if live.routed:
+                self._ports.route_del(live.handle, live.routed)
+            del self._live[index]
+        self._table.begin_link(index, generation)
+        self._live[index] = Live(
+            handle=handle,
+            sid=f"{session.sid:016x}",
+            called=session.local_address,
+            calling=session.peer_address,
+            started=now,
+            allotted_ns=session.allotted_ns,
+        )
+        self._push(self._engine.install, index, generation)
+
+    def _refusal(self, handle: Handle) -> str:
+        index, generation = handle
+        if self.stopping:
+            return "worker is stopping"
+        if not 0 <= index < self._table.capacity:
+            return f"record {index} of {self._table.capacity}"
+        session = self._table.session(index)
+        if session.generation != generation or session.allot != layout.USED:
+            return f"record {index} has generation {session.generation}, not {generation}"
+        if session.worker != self._worker:
+            return f"record {index} belongs to worker {session.worker}"
+        return ""
+
+    def _installed(self, handle: Handle, data: bytes, now: float) -> None:
+        live = self._find(handle)
+        if live is None or live.phase is not Phase.INSTALLING:
+            return
+        if data:
+            reason = data.decode("utf-8", "replace")
+            self._ports.send(Installed(*handle, False, reason))
+            self._log.error("call not installed", sid=live.sid, reason=reason)
+            live.asked_to_end = "internal_error"
+            live.move(Phase.REMOVING)
+            self._push(self._engine.remove, *handle)
+            return
+        magic = int.from_bytes(self._entropy(4), "big") or 1
+        live.link = Link(self._policy, magic=magic, challenge=self._entropy(16))
+        live.move(Phase.SILENT)
+        # Our first Configure-Request would overtake the Outgoing-Call-Reply and be lost,
+        # and the next one comes a whole restart interval later: let the peer begin.
+        self._arm(live, now + FIRST_FRAME_WAIT_S)
+        self._ports.send(Installed(*handle, True, ""))
+
+    def _start(self, live: Live, now: float) -> None:
+        live.move(Phase.NEGOTIATING)
+        self._drive(live, now, lambda link: link.start(now))
+
+    # -- frames and what links answer
+
+    def _frame(self, handle: Handle, frame: bytes, now: float) -> None:
+        live = self._awake(handle, now)
+        if live is None or live.link is None or live.phase in OVER:
+            return
+        if live.phase is Phase.SILENT:
+            self._start(live, now)
+        self._drive(live, now, lambda link: link.receive(frame, now))
+
+    def _drive(self, live: Live, now: float, step: Callable[[Link], None]) -> None:
+        """Let the link take one step and carry out what it asks for."""
+        link = live.link
+        if link is None or live.phase in OVER:
+            return
+        try:
+            step(link)
+            actions = link.take()
+            if live.phase is Phase.UP:
+                self._save(live)
+        except Exception as e:  # a bug in a link ends that link, not the worker
+            self._broken(live, e, now)
+            return
+        if live.phase is Phase.NEGOTIATING and any(type(a) is NetworkUp for a in actions):
+            live.move(Phase.ROUTING)  # at once: the Configure-Ack before it is held back, too
+        for action in actions:
+            self._act(live, action, now)
+        self._settle(live)
+
+    def _act(self, live: Live, action: Action, now: float) -> None:
+        handle = live.handle
+        match action:
+            case Send(frame):
+                self._send(live, frame)
+            case Authenticate():
+                live.method = action.method
+                live.peer_name = action.name
+                self._ports.authenticate(handle, action)
+            case Admission():
+                self._ports.send(Admit(*handle, action.user, action.address, action.pool))
+            case SetMppe():
+                self._push(
+                    self._engine.set_mppe,
+                    *handle,
+                    action.rx_bits,
+                    action.rx_key,
+                    action.rx_stateful,
+                    action.tx_bits,
+                    action.tx_key,
+                    action.tx_stateful,
+                )
+            case NetworkUp(agreed):
+                live.agreed = agreed
+                if live.phase is Phase.UP:
+                    self._bring_up(live, now)  # something was agreed anew; the route stands
+                else:
+                    live.move(Phase.ROUTING)
+                    live.routed = agreed.address
+                    self.count("netops_requests")
+                    self._ports.route_add(handle, agreed.address)
+            case NetworkDown():
+                self._push(self._engine.down, *handle)
+                if live.phase in (Phase.UP, Phase.ROUTING):
+                    self._table.set_state(handle[0], layout.STATE_STARTING)
+                    live.move(Phase.NEGOTIATING)
+                    self._release(live)
+            case Finished(cause, reason):
+                self._finish(live, cause, reason, now)
+            case Note(event, fields):
+                if event in ("malformed", "frame_malformed"):
+                    self.count("frames_malformed")
+                self._log.debug(event, sid=live.sid, user=live.user, **dict(fields))
+
+    def _send(self, live: Live, frame: bytes) -> None:
+        if live.phase is Phase.ROUTING:
+            # The peer may not learn that it is up before a successor could know it, too.
+            if len(live.held) < HELD_FRAMES:
+                live.held.append(frame)
+            return
+        self.count("frames_sent")
+        if frame[:2] == LCP and frame[2:3] == bytes((LCP_PROTOCOL_REJECT,)):
+            self.count("protocol_rejects_sent")
+        self._push(self._engine.send, *live.handle, frame)
+
+    def _release(self, live: Live) -> None:
+        held, live.held = live.held, []
+        for frame in held:
+            self._send(live, frame)
+
+    def _settle(self, live: Live) -> None:
+        """After a step: an up link that waits for nothing needs no object any more."""
+        if live.link is None or live.phase in OVER:
+            return
+        deadline = live.link.deadline
+        if live.phase is Phase.UP and deadline is None:
+            del self._live[live.handle[0]]
+        else:
+            self._arm(live, deadline)
+
+    def _arm(self, live: Live, deadline: float | None) -> None:
+        if deadline is not None and deadline != live.deadline:
+            heapq.heappush(self._timers, (deadline, *live.handle))
+        live.deadline = deadline
+
+    # -- admission and coming up
+
+    def _admitted(self, message: Admitted, now: float) -> None:
+        handle = (message.index, message.generation)
+        live = self._find(handle)
+        if live is None or live.phase is not Phase.NEGOTIATING:
+            return
+        refusal = message.text or message.reason
+        if not message.reason and not live.addresses.allows(message.address, handle[0]):
+            refusal = (
+                f"{format_address(message.address)} from the pool is not among the addresses"
+                " that chap-secrets allows this user"
+            )
+        if refusal:
+            self._log.warning(
+                "session refused",
+                sid=live.sid,
+                user=live.user,
+                peer=format_address(live.calling),
+                cause=message.reason or "address_not_allowed",
+                reason=refusal,
+            )
+        self._drive(
+            live,
+            now,
+            lambda link: link.admitted(message.address, message.local, refusal, now),
+        )
+
+    def _bring_up(self, live: Live, now: float) -> None:
+        agreed, link = live.agreed, live.link
+        if agreed is None or link is None:
+            raise LocalError(f"session {live.sid}: up without a link")
+        first = live.up == 0.0
+        live.up = live.up or now
+        live.dns = agreed.dns
+        index = live.handle[0]
+        self._table.set_user(index, live.user, AUTH_METHODS.index(agreed.auth or "none"))
+        self._table.set_link(
+            index,
+            address=agreed.address,
+            local=agreed.local,
+            mtu=agreed.mtu,
+            mru=agreed.mru,
+            mppe_rx_bits=agreed.mppe_rx_bits,
+            mppe_tx_bits=agreed.mppe_tx_bits,
+            stateful=agreed.stateful,
+            framing=agreed.acfc | agreed.pfc << 1,
+            magic=agreed.magic,
+            peer_magic=agreed.peer_magic,
+            echo_interval_s=self._settings.ppp.lcp_echo_interval_s,
+            echo_failures=self._settings.ppp.lcp_echo_failures,
+        )
+        try:
+            self._save(live)
+        except (layout.LayoutError, ValueError, TypeError) as e:
+            self._broken(live, e, now)
+            return
+        self._table.set_state(index, layout.STATE_ACTIVE)
+        live.move(Phase.UP)
+        self._push(self._engine.up, *live.handle)
+        self._ports.send(Up(*live.handle))
+        self._release(live)
+        if first:
+            self._log.info(
+                "session up",
+                sid=live.sid,
+                user=live.user,
+                ip=format_address(agreed.address),
+                peer=format_address(live.calling),
+                worker=self._worker,
+                auth=agreed.auth,
+                mppe=_mppe(agreed),
+                mtu=agreed.mtu,
+                setup_ms=int(now * 1e3 - live.allotted_ns / 1e6),
+            )
+        self._settle(live)
+
+    def _save(self, live: Live) -> None:
+        assert live.link is not None
+        saved = Saved(
+            link=live.link.freeze(),
+            user=live.user,
+            peer_name=live.peer_name,
+            auth=live.method,
+            called=live.called,
+            calling=live.calling,
+            dns=live.dns,
+            pool=live.pool,
+            started=live.started,
+            up=live.up,
+        )
+        self._table.write_blob(live.handle[0], saved.pack())
+
+    # -- finding and waking
+
+    def _find(self, handle: Handle) -> Live | None:
+        live = self._live.get(handle[0])
+        return live if live is not None and live.handle == handle else None
+
+    def _awake(self, handle: Handle, now: float) -> Live | None:
+        """The session's object, made from its record if it is up; None: there is none."""
+        index, generation = handle
+        live = self._live.get(index)
+        if live is not None:
+            return live if live.handle == handle else None
+        session = self._table.session(index)
+        if (
+            session.generation != generation
+            or session.worker != self._worker
+            or session.state != layout.STATE_ACTIVE
+        ):
+            return None
+        live = Live(
+            handle=handle,
+            sid=f"{session.sid:016x}",
+            called=session.local_address,
+            calling=session.peer_address,
+            started=now,
+            allotted_ns=session.allotted_ns,
+            phase=Phase.UP,
+            user=session.name,
+            routed=session.address,
+        )
+        self._live[index] = live
+        try:
+            saved = Saved.unpack(self._table.blob(index))
+            live.link = Link.thaw(self._policy, saved.link)
+        except Exception as e:  # whatever the blob holds, only this session may end of it
+            what = f"blob: {e}" if isinstance(e, BlobError) else f"blob: {type(e).__name__}: {e}"
+            self._finish(live, "internal_error", f"the saved session cannot be used: {what}", now)
+            return None
+        live.user = saved.user
+        live.peer_name = saved.peer_name
+        live.method = saved.auth
+        live.pool = saved.pool
+        live.dns = tuple(saved.dns)
+        live.started = saved.started
+        live.up = saved.up
+        return live
+
+    # -- the end
+
+    def _end(self, handle: Handle, cause: str, soft: bool, now: float) -> None:
+        index = handle[0]
+        if not 0 <= index < self._table.capacity:
+            self.count("bus_errors")
+            return
+        live = self._awake(handle, now)
+        if live is None:
+            live = self._find(handle)  # its blob was no good: it is already ending
+            if live is None:
+                self._end_unknown(handle, cause, now)
+                return
+        if not live.asked_to_end:
+            live.asked_to_end = cause if cause in END_CAUSES else "admin_reset"
+        cause = live.asked_to_end
+        if soft:
+            self._close(live, cause, "asked by the control connection", now)
+        else:
+            self._abort(live, cause, "asked by the control connection", now)
+
+    def _end_unknown(self, handle: Handle, cause: str, now: float) -> None:
+        """Of a predecessor, while it was starting or ending; or long gone. Always answered."""
+        session = self._table.session(handle[0])
+        address = session.address or session.granted_address
+        left_over = (
+            session.generation == handle[1]
+            and session.worker == self._worker
+            and session.state in (layout.STATE_STARTING, layout.STATE_FINISHING)
+        )
+        if left_over and handle[0] not in self._live:
+            self._table.set_state(handle[0], layout.STATE_FINISHING)
+            live = Live(
+                handle=handle,
+                sid=f"{session.sid:016x}",
+                called=session.local_address,
+                calling=session.peer_address,
+                started=now,
+                allotted_ns=session.allotted_ns,
+                phase=Phase.UNROUTING if address else Phase.REMOVING,
+                asked_to_end=cause,
+                routed=address,
+            )
+            self._live[handle[0]] = live
+            if address:
+                self.count("netops_requests")
+                self._ports.route_del(handle, address)
+                return
+        self._push(self._engine.remove, *handle)
+
+    def _close(self, live: Live, cause: str, reason: str, now: float) -> None:
+        """End by LCP Terminate where there is a link to end."""
+        if live.phase in OVER:
+            return
+        if live.phase in (Phase.INSTALLING, Phase.SILENT):
+            self._finish(live, cause, reason, now)
+        elif not live.closing:
+            live.closing = True
+            self._drive(live, now, lambda link: link.close(cause, reason, now))
+
+    def _abort(self, live: Live, cause: str, reason: str, now: float) -> None:
+        if live.phase in OVER:
+            return
+        if live.phase in (Phase.INSTALLING, Phase.SILENT):
+            self._finish(live, cause, reason, now)
+        else:
+            self._drive(live, now, lambda link: link.abort(cause, reason))
+
+    def _broken(self, live: Live, error: Exception, now: float) -> None:
+        at = error.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        where = ""
+        if at is not None:
+            name = os.path.basename(at.tb_frame.f_code.co_filename)
+            where = f"{name}:{at.tb_lineno}"
+        reason = f"{type(error).__name__}: {error}"
+        self._log.error("internal error", sid=live.sid, user=live.user, reason=reason, at=where)
+        self._finish(live, "internal_error", reason, now)
+
+    def _finish(self, live: Live, cause: str, reason: str, now: float) -> None:
+        """The link is over: tell, take the route back, have the data thread forget it."""
+        if live.phase in OVER:
+            return
+        index = live.handle[0]
+        if live.phase is Phase.ROUTING:  # it does not come up: its last words may go
+            held, live.held = live.held, []
+            for frame in held:
+                self._push(self._engine.send, *live.handle, frame)
+        live.cause = cause
+        live.link = None
+        live.deadline = None
+        self._table.set_state(index, layout.STATE_FINISHING)
+        if not live.asked_to_end:
+            self._ports.send(Down(*live.handle, cause))
+        self._log.info(
+            "session down" if live.up else "call ended before it was up",
+            sid=live.sid,
+            user=live.user or live.peer_name,
+            peer=format_address(live.calling),
+            cause=cause,
+            reason=reason,
+        )
+        if live.routed:
+            live.move(Phase.UNROUTING)
+            self._push(self._engine.down, *live.handle)
+            self.count("netops_requests")
+            self._ports.route_del(live.handle, live.routed)
+        else:
+            self._remove(live)
+
+    def _remove(self, live: Live) -> None:
+        live.move(Phase.REMOVING)
+        self._push(self._engine.remove, *live.handle)
+
+    def _removed(self, handle: Handle) -> None:
+        live = self._find(handle)
+        if live is not None:
+            if live.phase is not Phase.REMOVING:
+                return  # the answer to a repeated End; this session's own comes later
+            del self._live[handle[0]]
+            self._table.set_state(handle[0], layout.STATE_NONE)
+        self._ports.send(Ended(*handle))
+
+    # -- the ring
+
+    def _push(self, method: Callable[..., bool], *arguments: Any) -> None:
+        """An operation for the data thread, in order; kept while the ring is full."""
+        if self._backlog or not method(*arguments):
+            self._backlog.append((method, arguments))
+
+    @property
+    def backlog(self) -> int:
+        """Operations that wait for room in the ring."""
+        return len(self._backlog)
+
+
+def _mppe(agreed: Agreed) -> str:
+    """As the log has it: 128s is stateless, 128f stateful, - is clear."""
+    if not agreed.mppe_rx_bits and not agreed.mppe_tx_bits:
+        return "-"
+    kind = "f" if agreed.stateful else "s"
+    if agreed.mppe_rx_bits == agreed.mppe_tx_bits:
+        return f"{agreed.mppe_rx_bits}{kind}"
+    return f"{agreed.mppe_rx_bits}/{agreed.mppe_tx_bits}{kind}"

@@ -1,0 +1,73 @@
+"""A worker, first stage: `python -m workers.process --boot-fd N`.
+
+The order counts. A successor of a dead worker has its sessions' packets waiting, so
+the data thread runs before anything else is even imported: only the standard library,
+fastpath and ops.boot may stand at the top of this file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from fastpath.engine import SERVER, Engine
+from fastpath.layout import Table
+from ops import boot
+
+
+def _data(engine: Engine, name: str) -> None:
+    """Body of the data thread; `run` does not take the GIL until it returns."""
+    try:
+        with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
+            comm.write(name)
+    except OSError:
+        pass  # a name for `top`, nothing more
+    engine.run()
+
+
+def make_engine(started: boot.Boot, table: Table) -> Engine:
+    """The engine on the inherited descriptors."""
+    gre = started.settings.gre
+    return Engine(
+        table,
+        started.index,
+        role=SERVER,
+        gre_fd=started.fds["gre"],
+        raw_fd=started.fds["raw"],
+        tun_fd=started.fds["tun"],
+        packet_mode=bool(started.extra["packet_mode"]),
+        cpu=int(started.extra.get("cpu", -1)),
+        batch=gre.batch,
+        reorder_depth=gre.reorder_depth,
+        reorder_timeout_ms=gre.reorder_timeout_ms,
+        ack_delay_ms=gre.ack_delay_ms,
+        mss_clamp=started.settings.ppp.mss_clamp,
+        tun_address=int(started.extra.get("local", 0)),
+    )
+
+
+def main() -> int:
+    """Forward first, then serve; returns the exit code."""
+    # A terminal's Ctrl-C reaches every process: ending in order is the keeper's business.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    started = boot.load()
+    table = Table.attach(started.fds["table"])
+    engine = make_engine(started, table)
+    name = f"data-{started.index}"
+    thread = threading.Thread(target=_data, args=(engine, name), name=name, daemon=True)
+    thread.start()
+
+    from workers import service  # noqa: PLC0415 - after the data thread, on purpose
+
+    code = service.serve(started, table, engine, thread)
+    sys.stderr.flush()
+    if thread.is_alive():
+        os._exit(code)  # it does not hear us; the keeper waits for this process
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
