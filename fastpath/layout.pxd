@@ -21,7 +21,7 @@ cdef enum:
     HISTOGRAMS = 4             # gre in, gre out, tun in, tun out: packets of a batch
     BUCKETS = 10               # <= 1 2 4 8 16 32 64 128 256, more
 
-cdef enum Counter:
+cdef enum:
     # client to LAN; every GRE packet read ends in exactly one of those marked *
     C_GRE_RX_PACKETS           # read from the GRE socket
     C_GRE_RX_BYTES

@@ -1,0 +1,1495 @@
+# cython: language_level=3
+"""The data thread of a worker: GRE in, PPP, MPPE, TUN out, and back.
+
+One thread runs `run` without the GIL from start to end. It owns all of this object but
+the control thread's ends of the two rings. The way of a batch from a subscriber:
+
+  1. recvmmsg; GRE header, session, sequence: what is in order is listed
+  2. PPP header; the key of each encrypted packet, then all are decrypted together
+  3. commit: sequence, count and key of every session touched go to its record
+  4. source check, MSS, coalescing, TUN write
+
+and to a subscriber: TUN read, session, segments straight into the output buffers, then
+`_flush`: keys, encryption together, commit, sendmmsg. A process that dies after a commit
+loses at most that batch; it never repeats a sequence or a (key, count).
+"""
+
+import os
+
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove, memset
+
+from fastpath.gre cimport GRE_HEADER_MAX, gre_build, gre_header, gre_parse
+from fastpath.layout cimport *
+from fastpath.mppe cimport (
+    MPPE_A, MPPE_B, MPPE_C, MPPE_COUNT, MPPE_D, crypt, crypt_job, first_key, key_size, next_key)
+from fastpath.ring cimport (
+    entry, fence_release, load_acquire, ring, ring_close, ring_drop, ring_open, ring_peek,
+    ring_push, ring_sleep, ring_wake_owed, store_release)
+from fastpath.tables cimport (
+    NOBODY, session, tables, tables_add, tables_add_inner, tables_by_inner, tables_close,
+    tables_open, tables_remove, tables_remove_inner)
+from fastpath.tun cimport (
+    SEGMENTS_NOT_IP, SEGMENTS_OK, SEGMENTS_TOO_BIG, VNET_SIZE, clamp_mss, iovec, segmenter,
+    segments_begin, segments_next, writer, writer_begin, writer_end, writer_put)
+from fastpath.wire cimport be16, be32, checksum, put16, put32
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <poll.h>
+    #include <sched.h>
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <time.h>
+    #include <unistd.h>
+
+    static inline uint64_t now_ns(void)
+    {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    }
+    static inline void pin_to(int cpu)
+    {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(cpu, &set);
+        sched_setaffinity(0, sizeof set, &set);
+    }
+    static inline uint32_t thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
+
+    /* One message out: destination, and our source address by IP_PKTINFO. */
+    struct out_message {
+        struct sockaddr_in to;
+        struct iovec part;
+        union {
+            char octets[CMSG_SPACE(sizeof(struct in_pktinfo))];
+            struct cmsghdr align;
+        } control;
+    };
+    static inline void prepare_message(struct mmsghdr *m, struct out_message *o)
+    {
+        struct cmsghdr *c;
+        memset(m, 0, sizeof *m);
+        memset(o, 0, sizeof *o);
+        o->to.sin_family = AF_INET;
+        m->msg_hdr.msg_name = &o->to;
+        m->msg_hdr.msg_namelen = sizeof o->to;
+        m->msg_hdr.msg_iov = &o->part;
+        m->msg_hdr.msg_iovlen = 1;
+        m->msg_hdr.msg_control = o->control.octets;
+        m->msg_hdr.msg_controllen = sizeof o->control.octets;
+        c = CMSG_FIRSTHDR(&m->msg_hdr);
+        c->cmsg_level = IPPROTO_IP;
+        c->cmsg_type = IP_PKTINFO;
+        c->cmsg_len = CMSG_LEN(sizeof(struct in_pktinfo));
+    }
+    static inline void address_message(struct mmsghdr *m, struct out_message *o, uint32_t to,
+                                       uint32_t from, void *data, size_t size)
+    {
+        struct in_pktinfo *info = (struct in_pktinfo *)CMSG_DATA(CMSG_FIRSTHDR(&m->msg_hdr));
+        o->to.sin_addr.s_addr = to;
+        info->ipi_spec_dst.s_addr = from;
+        o->part.iov_base = data;
+        o->part.iov_len = size;
+    }
+    static inline void prepare_receive(struct mmsghdr *m, struct iovec *part, void *data, size_t n)
+    {
+        memset(m, 0, sizeof *m);
+        part->iov_base = data;
+        part->iov_len = n;
+        m->msg_hdr.msg_iov = part;
+        m->msg_hdr.msg_iovlen = 1;
+    }
+    static inline int receive_many(int fd, struct mmsghdr *m, unsigned n)
+    {
+        return recvmmsg(fd, m, n, MSG_DONTWAIT, NULL);
+    }
+    static inline int send_many(int fd, struct mmsghdr *m, unsigned n)
+    {
+        return sendmmsg(fd, m, n, MSG_DONTWAIT);
+    }
+    static inline int truncated(struct mmsghdr *m) { return m->msg_hdr.msg_flags & MSG_TRUNC; }
+    static inline int wait_for(int a, int b, int c, uint64_t ns, int *ready)
+    {
+        struct pollfd p[3] = {{a, POLLIN, 0}, {b, POLLIN, 0}, {c, POLLIN, 0}};
+        struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+        int n = ppoll(p, 3, &t, NULL);
+        *ready = 0;
+        for (int i = 0; n > 0 && i < 3; i++)
+            if (p[i].revents)
+                *ready |= 1 << i;
+        return n;
+    }
+    static inline void wait_writable(int fd)
+    {
+        struct pollfd p = {fd, POLLOUT, 0};
+        poll(&p, 1, 1);
+    }
+    static inline void raise_event(int fd)
+    {
+        uint64_t one = 1;
+        if (write(fd, &one, 8) < 0) { /* it is raised already */ }
+    }
+    static inline void clear_event(int fd)
+    {
+        uint64_t n;
+        if (read(fd, &n, 8) < 0) { /* it was not raised */ }
+    }
+    """
+    uint64_t now_ns() nogil
+    void pin_to(int cpu) nogil
+    uint32_t thread_id() nogil
+    uint32_t htonl(uint32_t) nogil
+    cdef struct mmsghdr:
+        unsigned msg_len
+    cdef struct out_message:
+        pass
+    void prepare_message(mmsghdr *m, out_message *o) nogil
+    void address_message(mmsghdr *m, out_message *o, uint32_t to, uint32_t src, void *data,
+                         size_t size) nogil
+    void prepare_receive(mmsghdr *m, iovec *part, void *data, size_t n) nogil
+    int receive_many(int fd, mmsghdr *m, unsigned n) nogil
+    int send_many(int fd, mmsghdr *m, unsigned n) nogil
+    int truncated(mmsghdr *m) nogil
+    int wait_for(int a, int b, int c, uint64_t ns, int *ready) nogil
+    void wait_writable(int fd) nogil
+    void raise_event(int fd) nogil
+    void clear_event(int fd) nogil
+    ssize_t read(int fd, void *data, size_t n) nogil
+    ssize_t write(int fd, const void *data, size_t n) nogil
+
+cdef enum:
+    ROLE_SERVER = 0
+    ROLE_CLIENT = 1
+    OP_INSTALL = 1
+    OP_SEND = 2
+    OP_MPPE = 3
+    OP_UP = 4
+    OP_DOWN = 5
+    OP_REMOVE = 6
+    EV_FRAME = 1
+    EV_INSTALLED = 2
+    EV_REMOVED = 3
+    EV_ECHO_LOST = 4
+    EV_DESYNC = 5
+    EV_RESUMED = 6
+    # our choices
+    RING_SIZE = 4194304
+    IN_SIZE = 2304             # an inner packet of 1500 with all headers, and some
+    OUT_SIZE = 2304
+    OUT_HEAD = 64              # room for GRE, PPP and MPPE headers before the inner packet
+    OUT_MAX = 128              # packets of one sendmmsg
+    POOL_SIZE = 2048           # packets held for reordering, all sessions together
+    TUN_READ = 65552 + 64
+    JUMP_MAX = 4096            # a sequence this far ahead is a lost burst, beyond it a stray
+    STRAYS = 4                 # strays in a row that make a new sequence
+    DESYNCS = 16
+    KEY_WORK = 8192            # key changes for gaps, a session and second
+    FRAME_WORK = 256           # frames for the control thread, a session and second
+    TICKS = 10                 # a sweep of all sessions takes so many ticks
+    READY_GRE = 1
+    READY_TUN = 2
+    # protocols (RFC 1661 section 2 and the assigned numbers)
+    PPP_IP = 0x0021
+    PPP_COMP = 0x00FD
+    PPP_LCP = 0xC021
+
+cdef uint64_t MS = 1000000
+cdef uint64_t TICK = 100000000
+
+SERVER = ROLE_SERVER
+CLIENT = ROLE_CLIENT
+EVENT_FRAME = EV_FRAME
+EVENT_INSTALLED = EV_INSTALLED
+EVENT_REMOVED = EV_REMOVED
+EVENT_ECHO_LOST = EV_ECHO_LOST
+EVENT_DESYNC = EV_DESYNC
+EVENT_RESUMED = EV_RESUMED
+
+cdef struct in_item:
+    session *s
+    uint8_t *p                 # PPP frame, later the inner packet
+    uint32_t n
+    int32_t slot               # of the reorder pool, or -1
+    uint8_t encrypted
+    uint8_t live               # still on its way to the TUN
+
+cdef struct out_item:
+    session *s
+    uint8_t *p                 # PPP frame from its address octet; GRE header goes before
+    uint32_t n
+    uint32_t inner             # octets of the inner packet, 0: a control frame or ack
+    uint8_t *secret            # where encryption begins, NULL: clear
+    uint32_t secret_size
+    uint8_t ack_only
+
+
+class EngineError(Exception):
+    """The engine could not be made."""
+
+
+cdef class Engine:
+    """See engine.pyi."""
+
+    cdef Table table
+    cdef worker_page *page
+    cdef uint64_t *count
+    cdef int role, gre_fd, raw_fd, tun_fd, wake_fd, cpu
+    cdef readonly int event_fd
+    cdef uint32_t worker
+    cdef uint32_t batch, depth
+    cdef uint64_t hold_ns, ack_ns
+    cdef bint mss_clamp
+    cdef uint32_t tun_address
+    cdef bint stopping
+    cdef ring ops, events_ring
+    cdef tables t
+    cdef uint64_t now
+    # in
+    cdef uint8_t *in_data
+    cdef mmsghdr *in_messages
+    cdef iovec *in_parts
+    cdef in_item *items
+    cdef uint32_t n_items
+    cdef crypt_job *jobs
+    cdef uint8_t *pool
+    cdef uint32_t *pool_size_of
+    cdef uint32_t *pool_seq
+    cdef int32_t *pool_free
+    cdef uint32_t n_free
+    cdef int32_t *done_slots
+    cdef uint32_t n_done
+    cdef writer out_tun
+    cdef session **touched
+    cdef uint32_t n_touched
+    # out
+    cdef uint8_t *out_data
+    cdef out_item *out
+    cdef uint32_t n_out
+    cdef mmsghdr *out_messages
+    cdef out_message *out_targets
+    cdef uint8_t *tun_data
+    # timers
+    cdef int32_t ack_first, ack_last, hold_first, hold_last
+    cdef uint64_t next_tick
+    cdef uint32_t sweep_at
+    cdef int32_t icmp_left
+    cdef object _skip
+
+    def __cinit__(self, Table table, uint32_t worker, *, int role, int gre_fd, int raw_fd,
+                  int tun_fd, bint packet_mode, int cpu=-1, uint32_t batch=64,
+                  uint32_t reorder_depth=32, uint32_t reorder_timeout_ms=50,
+                  uint32_t ack_delay_ms=100, bint mss_clamp=True, uint32_t tun_address=0,
+                  skip_sids=()):
+        if worker >= table.head.workers:
+            raise EngineError(f"worker {worker} of {table.head.workers}")
+        if not 1 <= batch <= 1024 or reorder_depth > 64:
+            raise EngineError("batch is 1 to 1024, reorder_depth 0 to 64")
+        if role not in (ROLE_SERVER, ROLE_CLIENT):
+            raise EngineError(f"role {role}")
+        self.table = table
+        self.worker = worker
+        self.page = table.page(worker)
+        self.count = self.page.data
+        self.role = role
+        self.gre_fd = gre_fd
+        self.raw_fd = raw_fd
+        self.tun_fd = tun_fd
+        self.cpu = cpu
+        self.batch = batch
+        self.depth = reorder_depth
+        self.hold_ns = reorder_timeout_ms * MS
+        self.ack_ns = ack_delay_ms * MS
+        self.mss_clamp = mss_clamp
+        self.tun_address = htonl(tun_address)
+        self._skip = frozenset(skip_sids)
+        self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.ack_first = self.ack_last = self.hold_first = self.hold_last = NOBODY
+        self.in_data = <uint8_t *>malloc(batch * IN_SIZE)
+        self.in_messages = <mmsghdr *>calloc(batch, sizeof(mmsghdr))
+        self.in_parts = <iovec *>calloc(batch, sizeof(iovec))
+        self.items = <in_item *>calloc(batch + POOL_SIZE, sizeof(in_item))
+        self.jobs = <crypt_job *>calloc(batch + POOL_SIZE + OUT_MAX, sizeof(crypt_job))
+        self.pool = <uint8_t *>malloc(POOL_SIZE * IN_SIZE)
+        self.pool_size_of = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
+        self.pool_seq = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
+        self.pool_free = <int32_t *>calloc(POOL_SIZE, sizeof(int32_t))
+        self.done_slots = <int32_t *>calloc(POOL_SIZE, sizeof(int32_t))
+        self.touched = <session **>calloc(batch + POOL_SIZE + OUT_MAX, sizeof(session *))
+        self.out_data = <uint8_t *>malloc(OUT_MAX * OUT_SIZE)
+        self.out = <out_item *>calloc(OUT_MAX, sizeof(out_item))
+        self.out_messages = <mmsghdr *>calloc(OUT_MAX, sizeof(mmsghdr))
+        self.out_targets = <out_message *>calloc(OUT_MAX, sizeof(out_message))
+        self.tun_data = <uint8_t *>malloc(TUN_READ)
+        if (not ring_open(&self.ops, RING_SIZE) or not ring_open(&self.events_ring, RING_SIZE)
+                or not tables_open(&self.t, table.head.capacity)
+                or self.in_data == NULL or self.in_messages == NULL or self.in_parts == NULL
+                or self.items == NULL or self.jobs == NULL or self.pool == NULL
+                or self.pool_size_of == NULL or self.pool_seq == NULL or self.pool_free == NULL
+                or self.done_slots == NULL or self.touched == NULL or self.out_data == NULL
+                or self.out == NULL or self.out_messages == NULL or self.out_targets == NULL
+                or self.tun_data == NULL):
+            raise MemoryError
+        self.events_ring.asleep = 1
+        cdef uint32_t i
+        for i in range(batch):
+            prepare_receive(&self.in_messages[i], &self.in_parts[i],
+                            self.in_data + i * IN_SIZE, IN_SIZE)
+        for i in range(OUT_MAX):
+            prepare_message(&self.out_messages[i], &self.out_targets[i])
+        for i in range(POOL_SIZE):
+            self.pool_free[i] = <int32_t>i
+        self.n_free = POOL_SIZE
+        self.out_tun.fd = tun_fd
+        self.now = now_ns()
+        self._resume()
+
+    def __dealloc__(self):
+        for fd in (self.wake_fd, self.event_fd):
+            if fd > 0:
+                os.close(fd)
+        ring_close(&self.ops)
+        ring_close(&self.events_ring)
+        tables_close(&self.t)
+        free(self.in_data)
+        free(self.in_messages)
+        free(self.in_parts)
+        free(self.items)
+        free(self.jobs)
+        free(self.pool)
+        free(self.pool_size_of)
+        free(self.pool_seq)
+        free(self.pool_free)
+        free(self.done_slots)
+        free(self.touched)
+        free(self.out_data)
+        free(self.out)
+        free(self.out_messages)
+        free(self.out_targets)
+        free(self.tun_data)
+
+    # -- the control thread's side
+
+    cdef bint _push(self, uint32_t kind, uint32_t index, uint32_t generation,
+                    const uint8_t *data, uint32_t size):
+        if index >= self.t.capacity:
+            raise IndexError(f"session index {index} of {self.t.capacity}")
+        if not ring_push(&self.ops, kind, index, generation, data, size, NULL, 0):
+            return False
+        if ring_wake_owed(&self.ops):
+            raise_event(self.wake_fd)
+        return True
+
+    def install(self, uint32_t index, uint32_t generation):
+        return self._push(OP_INSTALL, index, generation, NULL, 0)
+
+    def send(self, uint32_t index, uint32_t generation, bytes frame not None):
+        if not 2 <= len(frame) <= OUT_SIZE - OUT_HEAD:
+            raise ValueError(f"PPP frame of {len(frame)} octets")
+        return self._push(OP_SEND, index, generation, <const uint8_t *><const char *>frame,
+                          <uint32_t>len(frame))
+
+    def set_mppe(self, uint32_t index, uint32_t generation, uint32_t rx_bits, bytes rx_key not None,
+                 bint rx_stateful, uint32_t tx_bits, bytes tx_key not None, bint tx_stateful):
+        cdef uint8_t data[40]
+        if rx_stateful or tx_stateful:
+            raise ValueError("stateful MPPE is not offered by this data path")
+        for bits, key in ((rx_bits, rx_key), (tx_bits, tx_key)):
+            if bits not in (0, 40, 56, 128) or len(key) != (key_size(bits) if bits else 0):
+                raise ValueError(f"MPPE start key of {len(key)} octets for {bits} bits")
+        memset(data, 0, 40)
+        data[0] = rx_bits
+        data[1] = tx_bits
+        memcpy(data + 8, <const uint8_t *><const char *>rx_key, len(rx_key))
+        memcpy(data + 24, <const uint8_t *><const char *>tx_key, len(tx_key))
+        return self._push(OP_MPPE, index, generation, data, 40)
+
+    def up(self, uint32_t index, uint32_t generation):
+        return self._push(OP_UP, index, generation, NULL, 0)
+
+    def down(self, uint32_t index, uint32_t generation):
+        return self._push(OP_DOWN, index, generation, NULL, 0)
+
+    def remove(self, uint32_t index, uint32_t generation):
+        return self._push(OP_REMOVE, index, generation, NULL, 0)
+
+    def stop(self):
+        self.stopping = True
+        raise_event(self.wake_fd)
+
+    def events(self, uint32_t limit=256):
+        found = []
+        cdef entry *e
+        clear_event(self.event_fd)
+        while True:
+            e = ring_peek(&self.events_ring)
+            if e == NULL:
+                if ring_sleep(&self.events_ring):
+                    return found
+                continue
+            if <uint32_t>len(found) >= limit:
+                raise_event(self.event_fd)
+                return found
+            found.append((e.kind, e.index, e.generation, <bytes>(<uint8_t *>e + 16)[:e.size]))
+            ring_drop(&self.events_ring, e)
+
+    def run(self):
+        """Body of the data thread."""
+        with nogil:
+            self._loop()
+
+    # -- start: what a predecessor left
+
+    cdef void _resume(self):
+        cdef uint32_t i
+        cdef record *r
+        cdef session *s
+        cdef copy_tx *tx
+        cdef copy_rx *rx
+        for i in range(self.t.capacity):
+            r = self.table.record_at(i)
+            if (r.allot == ALLOT_FREE or r.worker != self.worker or r.c_generation != r.generation
+                    or r.t_generation != r.generation or r.data_state != DATA_UP
+                    or r.state != LINK_ACTIVE or r.sid in self._skip):
+                continue
+            s = self._fill(i, r)
+            tx = &r.tx[r.tx_turn & 1]
+            rx = &r.rx[r.rx_turn & 1]
+            s.tx_seq = tx.seq
+            s.tx_count = tx.count
+            memcpy(s.tx_key, tx.key, 16)
+            s.rx_next = rx.seq
+            s.rx_seen = (rx.flags & RX_SEEN) != 0
+            s.rx_count = rx.count
+            s.tx_acked = rx.acked
+            memcpy(s.rx_key, rx.key, 16)
+            s.mppe_rx_bits = r.mppe_rx_bits
+            s.mppe_tx_bits = r.mppe_tx_bits
+            self._link_up(s)
+            self._event(EV_RESUMED, s, NULL, 0)
+        self.count[C_QUEUED] = 0
+
+    cdef session *_fill(self, uint32_t index, record *r) noexcept nogil:
+        """A private session for a record, with what the dispatcher wrote."""
+        cdef session *s = &self.t.all[index]
+        cdef int32_t *held = s.held
+        memset(s, 0, sizeof(session))
+        s.held = held
+        s.r = r
+        s.index = index
+        s.generation = r.generation
+        s.state = DATA_INSTALLED
+        s.call_id = r.call_id
+        s.peer_call_id = r.peer_call_id
+        s.peer = htonl(r.peer_address)
+        s.here = htonl(r.local_address)
+        s.ack_every = 16
+        if r.peer_window and r.peer_window < 32:
+            s.ack_every = r.peer_window // 2 if r.peer_window > 1 else 1
+        s.ack_before = s.ack_after = s.hold_before = s.hold_after = NOBODY
+        s.next_call = s.next_inner = NOBODY
+        s.last_rx = self.now
+        s.work = KEY_WORK
+        s.frames = FRAME_WORK
+        s.mtu = 1500
+        tables_add(&self.t, s)
+        return s
+
+    # -- operations of the control thread
+
+    cdef session *_known(self, entry *e) noexcept nogil:
+        cdef session *s = &self.t.all[e.index]
+        if s.state == DATA_NONE or s.generation != e.generation:
+            return NULL
+        return s
+
+    cdef void _operations(self) noexcept nogil:
+        cdef entry *e
+        cdef session *s
+        cdef uint8_t *data
+        cdef uint32_t done = 0
+        while done < 1024:
+            e = ring_peek(&self.ops)
+            if e == NULL:
+                break
+            done += 1
+            data = <uint8_t *>e + 16
+            s = self._known(e)
+            if e.kind == OP_INSTALL:
+                self._install(e.index, e.generation)
+            elif e.kind == OP_SEND:
+                if s != NULL:
+                    self._send_frame(s, data, e.size)
+            elif e.kind == OP_MPPE:
+                if s != NULL:
+                    self._set_mppe(s, data)
+            elif e.kind == OP_UP:
+                if s != NULL and s.r.c_generation == s.generation:
+                    if s.state == DATA_UP:
+                        tables_remove_inner(&self.t, s)
+                    self._link_up(s)
+            elif e.kind == OP_DOWN:
+                if s != NULL and s.state == DATA_UP:
+                    tables_remove_inner(&self.t, s)
+                    s.state = DATA_INSTALLED
+                    s.r.data_state = DATA_INSTALLED
+            elif e.kind == OP_REMOVE:
+                self._flush()
+                if s != NULL:
+                    self._remove(s)
+                self._event_of(EV_REMOVED, e.index, e.generation, NULL, 0, NULL, 0)
+            ring_drop(&self.ops, e)
+        if self.n_out:
+            self._flush()
+
+    cdef void _install(self, uint32_t index, uint32_t generation) noexcept nogil:
+        cdef record *r = self.table.record_at(index)
+        cdef session *s = &self.t.all[index]
+        if s.state != DATA_NONE:
+            if s.generation == generation:
+                self._event_of(EV_INSTALLED, index, generation, NULL, 0, NULL, 0)
+                return
+            self._flush()
+            self._remove(s)
+        if r.allot == ALLOT_FREE or r.generation != generation:
+            self._event_of(EV_REMOVED, index, generation, NULL, 0, NULL, 0)
+            return
+        r.t_generation = 0
+        r.data_state = DATA_INSTALLED
+        r.rx_packets = r.rx_bytes = r.tx_packets = r.tx_bytes = r.drops = 0
+        r.gre_rx_packets = 0
+        r.last_rx_ns = 0
+        r.tx_turn = r.rx_turn = 0
+        memset(r.tx, 0, sizeof(r.tx))
+        memset(r.rx, 0, sizeof(r.rx))
+        memset(r.tx_start, 0, 16)
+        memset(r.rx_start, 0, 16)
+        r.t_generation = generation
+        s = self._fill(index, r)
+        self._event(EV_INSTALLED, s, NULL, 0)
+
+    cdef void _set_mppe(self, session *s, const uint8_t *data) noexcept nogil:
+        """New start keys: both directions begin anew at count 0 (RFC 3078 section 7.2)."""
+        s.mppe_rx_bits = data[0]
+        s.mppe_tx_bits = data[1]
+        memcpy(s.r.rx_start, data + 8, 16)
+        memcpy(s.r.tx_start, data + 24, 16)
+        if s.mppe_rx_bits:
+            first_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
+        if s.mppe_tx_bits:
+            first_key(s.r.tx_start, s.mppe_tx_bits, s.tx_key)
+        s.rx_count = s.tx_count = 0
+        s.desync = 0
+        self._commit_tx(s)
+        self._commit_rx(s)
+
+    cdef void _link_up(self, session *s) noexcept nogil:
+        cdef record *r = s.r
+        s.inner = htonl(r.address)
+        s.mtu = r.mtu if 68 <= r.mtu <= 1600 else 1400
+        s.framing = r.framing
+        s.magic = r.magic
+        s.echo_interval = <uint64_t>r.echo_interval_s * 1000 * MS
+        s.echo_failures = r.echo_failures
+        s.echo_missed = 0
+        s.echo_lost = False
+        s.last_rx = self.now
+        tables_add_inner(&self.t, s)
+        s.state = DATA_UP
+        self._commit_tx(s)
+        self._commit_rx(s)
+        r.data_state = DATA_UP
+
+    cdef void _remove(self, session *s) noexcept nogil:
+        cdef uint32_t i
+        if s.state == DATA_UP:
+            tables_remove_inner(&self.t, s)
+        tables_remove(&self.t, s)
+        self._ack_unlist(s)
+        self._hold_unlist(s)
+        if s.held_count:
+            for i in range(self.depth):
+                if s.held[i]:
+                    self.pool_free[self.n_free] = s.held[i] - 1
+                    self.n_free += 1
+                    s.held[i] = 0
+                    self.count[D_RX_SESSION_ENDED] += 1
+                    self.count[C_QUEUED] -= 1
+            s.held_count = 0
+        s.state = DATA_NONE
+        s.r.data_state = DATA_NONE
+
+    # -- events for the control thread
+
+    cdef bint _event_of(self, uint32_t kind, uint32_t index, uint32_t generation,
+                        const uint8_t *data, uint32_t size,
+                        const uint8_t *more, uint32_t more_size) noexcept nogil:
+        if not ring_push(&self.events_ring, kind, index, generation, data, size, more, more_size):
+            return False
+        if ring_wake_owed(&self.events_ring):
+            raise_event(self.event_fd)
+        return True
+
+    cdef bint _event(self, uint32_t kind, session *s, const uint8_t *data,
+                     uint32_t size) noexcept nogil:
+        return self._event_of(kind, s.index, s.generation, data, size, NULL, 0)
+
+    # -- commits
+
+    cdef void _commit_tx(self, session *s) noexcept nogil:
+        cdef record *r = s.r
+        cdef copy_tx *c = &r.tx[(r.tx_turn + 1) & 1]
+        c.seq = s.tx_seq
+        c.count = s.tx_count
+        c.flags = 0
+        memcpy(c.key, s.tx_key, 16)
+        fence_release()
+        r.tx_turn += 1
+
+    cdef void _commit_rx(self, session *s) noexcept nogil:
+        cdef record *r = s.r
+        cdef copy_rx *c = &r.rx[(r.rx_turn + 1) & 1]
+        c.seq = s.rx_next
+        c.count = s.rx_count
+        c.flags = RX_SEEN if s.rx_seen else 0
+        memcpy(c.key, s.rx_key, 16)
+        c.acked = s.tx_acked
+        fence_release()
+        r.rx_turn += 1
+
+    # -- lists of sessions with a timer that all wait equally long
+
+    cdef void _ack_list(self, session *s) noexcept nogil:
+        if s.ack_listed:
+            return
+        s.ack_listed = True
+        s.ack_due = self.now + self.ack_ns
+        s.ack_before = self.ack_last
+        s.ack_after = NOBODY
+        if self.ack_last != NOBODY:
+            self.t.all[self.ack_last].ack_after = <int32_t>s.index
+        else:
+            self.ack_first = <int32_t>s.index
+        self.ack_last = <int32_t>s.index
+
+    cdef void _ack_unlist(self, session *s) noexcept nogil:
+        s.unacked = 0
+        if not s.ack_listed:
+            return
+        s.ack_listed = False
+        if s.ack_before != NOBODY:
+            self.t.all[s.ack_before].ack_after = s.ack_after
+        else:
+            self.ack_first = s.ack_after
+        if s.ack_after != NOBODY:
+            self.t.all[s.ack_after].ack_before = s.ack_before
+        else:
+            self.ack_last = s.ack_before
+
+    cdef void _hold_list(self, session *s) noexcept nogil:
+        if s.hold_listed:
+            return
+        s.hold_listed = True
+        s.hold_due = self.now + self.hold_ns
+        s.hold_before = self.hold_last
+        s.hold_after = NOBODY
+        if self.hold_last != NOBODY:
+            self.t.all[self.hold_last].hold_after = <int32_t>s.index
+        else:
+            self.hold_first = <int32_t>s.index
+        self.hold_last = <int32_t>s.index
+
+    cdef void _hold_unlist(self, session *s) noexcept nogil:
+        if not s.hold_listed:
+            return
+        s.hold_listed = False
+        if s.hold_before != NOBODY:
+            self.t.all[s.hold_before].hold_after = s.hold_after
+        else:
+            self.hold_first = s.hold_after
+        if s.hold_after != NOBODY:
+            self.t.all[s.hold_after].hold_before = s.hold_before
+        else:
+            self.hold_last = s.hold_before
+
+    # -- from the subscriber: 1. receive, sequence
+
+    cdef bint _gre_in(self) noexcept nogil:
+        """One batch; True when the socket may hold more."""
+        cdef int n = receive_many(self.gre_fd, self.in_messages, self.batch)
+        cdef int i
+        if n <= 0:
+            return False
+        self._bucket(0, <uint32_t>n)
+        self.n_items = 0
+        self.n_done = 0
+        self.n_touched = 0
+        for i in range(n):
+            self.count[C_GRE_RX_PACKETS] += 1
+            self.count[C_GRE_RX_BYTES] += self.in_messages[i].msg_len
+            if truncated(&self.in_messages[i]):
+                self.count[D_RX_MALFORMED] += 1
+                continue
+            self._packet_in(self.in_data + i * IN_SIZE, self.in_messages[i].msg_len)
+        self._frames_in()
+        return n == <int>self.batch
+
+    cdef void _frames_in(self) noexcept nogil:
+        """Steps 2 to 4 for all that is listed, then the buffers are free again."""
+        cdef uint32_t i
+        self._open_frames()
+        for i in range(self.n_touched):
+            self.touched[i].rx_touched = False
+            self._commit_rx(self.touched[i])
+        self.n_touched = 0
+        self._deliver()
+        self._acks()
+        for i in range(self.n_done):
+            self.pool_free[self.n_free] = self.done_slots[i]
+            self.n_free += 1
+        self.n_done = 0
+        self.n_items = 0
+        self.page.poison_sid = 0
+        if self.n_out:
+            self._flush()
+
+    cdef void _packet_in(self, uint8_t *p, uint32_t n) noexcept nogil:
+        """An outer IPv4 packet (packet and raw sockets both give the IP header)."""
+        cdef gre_header h
+        cdef uint32_t ip_size, total, source, here
+        cdef int32_t i, ahead
+        cdef int at
+        cdef session *s = NULL
+        if n < 28 or (p[0] >> 4) != 4:
+            self.count[D_RX_MALFORMED] += 1
+            return
+        ip_size = (p[0] & 15) * 4
+        total = be16(p + 2)
+        if ip_size < 20 or total > n or total < ip_size + 8:
+            self.count[D_RX_MALFORMED] += 1
+            return
+        at = gre_parse(p + ip_size, total - ip_size, &h)
+        if at < 0:
+            self.count[D_RX_MALFORMED] += 1
+            return
+        i = self.t.by_call[h.call_id]
+        if i == NOBODY:
+            self.count[D_RX_NO_SESSION] += 1
+            return
+        memcpy(&source, p + 12, 4)
+        memcpy(&here, p + 16, 4)
+        while i != NOBODY:
+            if self.t.all[i].peer == source and self.t.all[i].here == here:
+                s = &self.t.all[i]
+                break
+            i = self.t.all[i].next_call
+        if s == NULL:
+            self.count[D_RX_WRONG_PEER] += 1
+            return
+        self.page.poison_sid = s.r.sid
+        s.r.gre_rx_packets += 1
+        if h.has_ack and <int32_t>(h.ack - s.tx_seq) < 0 and <int32_t>(h.ack - s.tx_acked) > 0:
+            s.tx_acked = h.ack
+        if not h.has_seq or h.size == 0:
+            # A sequence number without payload says nothing (RFC 2637 4.1): not counted in.
+            self.count[C_RX_ACK_ONLY] += 1
+            return
+        p += ip_size + at
+        if not s.rx_seen:
+            s.rx_seen = True
+            if h.seq <= 1:
+                s.rx_next = h.seq      # both conventions of the first number (trap 4.19)
+        ahead = <int32_t>(h.seq - s.rx_next)
+        if ahead == 0:
+            self._accept(s, p, h.size, -1)
+            if s.held_count:
+                self._drain(s)
+        elif ahead < 0:
+            ahead = -ahead
+            if ahead <= 64 and not (s.rx_map >> (ahead - 1)) & 1:
+                s.rx_map |= <uint64_t>1 << (ahead - 1)
+                self._drop(s, D_RX_LATE)
+            elif ahead <= JUMP_MAX:
+                self._drop(s, D_RX_DUPLICATE)
+            else:
+                self._stray(s, &h, p)
+        elif ahead < <int32_t>self.depth:
+            self._hold(s, h.seq, p, h.size)
+        elif ahead < JUMP_MAX:
+            self._give_up(s)
+            while s.held_count:
+                self._give_up(s)
+            if h.seq != s.rx_next:
+                self._skip_to(s, h.seq)
+            self._accept(s, p, h.size, -1)
+        else:
+            self._stray(s, &h, p)
+
+    cdef void _drop(self, session *s, uint32_t reason) noexcept nogil:
+        self.count[reason] += 1
+        s.r.drops += 1
+
+    cdef void _stray(self, session *s, gre_header *h, uint8_t *p) noexcept nogil:
+        """Far outside the window. One forged packet must not move it, but a peer that went
+        on while the way was cut must get through: some in a row make the new sequence."""
+        if s.stray_count and h.seq == s.stray_next:
+            s.stray_count += 1
+        else:
+            s.stray_count = 1
+        s.stray_next = h.seq + 1
+        if s.stray_count < STRAYS:
+            self._drop(s, D_RX_OUT_OF_WINDOW)
+            return
+        s.stray_count = 0
+        while s.held_count:
+            self._give_up(s)
+        s.rx_next = h.seq
+        s.rx_map = 0
+        self._accept(s, p, h.size, -1)
+
+    cdef void _accept(self, session *s, uint8_t *p, uint32_t n, int32_t slot) noexcept nogil:
+        """In order: list it for the next step."""
+        cdef in_item *item
+        s.rx_next += 1
+        s.rx_map = (s.rx_map << 1) | 1
+        s.last_rx = self.now
+        s.stray_count = 0
+        s.unacked += 1
+        if not s.ack_listed:
+            self._ack_list(s)
+        if not s.rx_touched:
+            s.rx_touched = True
+            self.touched[self.n_touched] = s
+            self.n_touched += 1
+        if slot >= 0:
+            self.done_slots[self.n_done] = slot
+            self.n_done += 1
+        item = &self.items[self.n_items]
+        self.n_items += 1
+        item.s = s
+        item.p = p
+        item.n = n
+        item.slot = slot
+
+    cdef void _hold(self, session *s, uint32_t seq, uint8_t *p, uint32_t n) noexcept nogil:
+        """Early: keep a copy until the gap closes or is given up."""
+        cdef int32_t slot
+        cdef uint32_t at = seq % self.depth
+        if s.held == NULL:
+            s.held = <int32_t *>calloc(64, sizeof(int32_t))
+            if s.held == NULL:
+                self._drop(s, D_RX_OUT_OF_WINDOW)
+                return
+        if s.held[at]:
+            self._drop(s, D_RX_DUPLICATE)
+            return
+        if self.n_free == 0 or n > IN_SIZE:
+            self._drop(s, D_RX_OUT_OF_WINDOW)
+            return
+        self.n_free -= 1
+        slot = self.pool_free[self.n_free]
+        memcpy(self.pool + slot * IN_SIZE, p, n)
+        self.pool_size_of[slot] = n
+        self.pool_seq[slot] = seq
+        s.held[at] = slot + 1
+        s.held_count += 1
+        self.count[C_QUEUED] += 1
+        self.count[C_REORDERED] += 1
+        self._hold_list(s)
+
+    cdef void _drain(self, session *s) noexcept nogil:
+        """Deliver what is held and in order now."""
+        cdef int32_t slot
+        cdef uint32_t at
+        while s.held_count:
+            at = s.rx_next % self.depth
+            slot = s.held[at] - 1
+            if slot < 0 or self.pool_seq[slot] != s.rx_next:
+                break
+            s.held[at] = 0
+            s.held_count -= 1
+            self.count[C_QUEUED] -= 1
+            self._accept(s, self.pool + slot * IN_SIZE, self.pool_size_of[slot], slot)
+        self._hold_unlist(s)
+        if s.held_count:
+            self._hold_list(s)
+
+    cdef void _skip_to(self, session *s, uint32_t seq) noexcept nogil:
+        cdef uint32_t lost = seq - s.rx_next
+        self.count[C_GRE_LOST] += lost
+        s.rx_map = s.rx_map << lost if lost < 64 else 0
+        s.rx_next = seq
+
+    cdef void _give_up(self, session *s) noexcept nogil:
+        """Do not wait any longer for the oldest gap: go on with the first that is held."""
+        cdef uint32_t i
+        cdef int32_t slot
+        if not s.held_count:
+            self._hold_unlist(s)
+            return
+        for i in range(1, self.depth):
+            slot = s.held[(s.rx_next + i) % self.depth] - 1
+            if slot >= 0:
+                self._skip_to(s, self.pool_seq[slot])
+                break
+        self._drain(s)
+
+    # -- 2. PPP and MPPE
+
+    cdef void _open_frames(self) noexcept nogil:
+        """PPP headers; keys in the order of arrival; then decrypt all at once."""
+        cdef uint32_t i, n_jobs = 0
+        cdef in_item *item
+        for i in range(self.n_items):
+            item = &self.items[i]
+            item.live = 0
+            item.encrypted = 0
+            self.page.poison_sid = item.s.r.sid
+            if item.s.state == DATA_NONE:
+                self.count[D_RX_NO_SESSION] += 1
+                continue
+            self._open_frame(item, &self.jobs[n_jobs])
+            if item.encrypted:
+                n_jobs += 1
+        if n_jobs:
+            crypt(self.jobs, n_jobs)
+
+    cdef void _open_frame(self, in_item *item, crypt_job *job) noexcept nogil:
+        cdef session *s = item.s
+        cdef uint8_t *p = item.p
+        cdef uint32_t n = item.n, protocol
+        cdef uint8_t head[2]
+        if n >= 2 and p[0] == 0xFF and p[1] == 0x03:
+            p += 2
+            n -= 2
+        if n >= 1 and p[0] & 1:
+            protocol = p[0]
+            p += 1
+            n -= 1
+        elif n >= 2 and p[1] & 1:
+            protocol = be16(p)
+            p += 2
+            n -= 2
+        else:
+            self._drop(s, D_RX_MALFORMED)
+            return
+        if protocol == PPP_COMP:
+            self._open_mppe(item, job, p, n)
+        elif protocol == PPP_IP:
+            if s.state != DATA_UP:
+                self._drop(s, D_RX_NOT_UP)
+            elif s.mppe_rx_bits:
+                self._drop(s, D_RX_MPPE_CLEAR)
+            else:
+                item.p = p
+                item.n = n
+                item.live = 1
+        elif protocol < 0x4000 and s.state == DATA_UP:
+            self._drop(s, D_RX_PROTOCOL)       # data of a network protocol nobody agreed on
+        elif protocol == PPP_LCP and s.state == DATA_UP and n >= 8 and (p[0] == 9 or p[0] == 10):
+            self.count[C_RX_CONTROL] += 1
+            if p[0] == 9:
+                self._answer_echo(s, p, n)
+        else:
+            if s.frames <= 0:
+                self._drop(s, D_RX_RING_FULL)
+                return
+            s.frames -= 1
+            put16(head, protocol)
+            if self._event_of(EV_FRAME, s.index, s.generation, head, 2, p, n):
+                self.count[C_RX_CONTROL] += 1
+            else:
+                self._drop(s, D_RX_RING_FULL)
+
+    cdef void _open_mppe(self, in_item *item, crypt_job *job, uint8_t *p,
+                         uint32_t n) noexcept nogil:
+        """The coherency count of a stateless packet (RFC 3078 section 3.1, trap 4.17)."""
+        cdef session *s = item.s
+        cdef uint32_t bits, steps, i
+        if s.state != DATA_UP:
+            self._drop(s, D_RX_NOT_UP)
+            return
+        if n < 3:
+            self._drop(s, D_RX_MALFORMED)
+            return
+        bits = be16(p)
+        if not s.mppe_rx_bits or (bits & (MPPE_A | MPPE_C | MPPE_D)) != (MPPE_A | MPPE_D):
+            self._drop(s, D_RX_MPPE_COHERENCY)
+            return
+        steps = (bits - s.rx_count) & MPPE_COUNT
+        if steps >= 0x800:
+            self._drop(s, D_RX_MPPE_COHERENCY)     # late: never re-key for it
+            return
+        if steps:
+            if s.work < <int32_t>steps:
+                self._drop(s, D_RX_MPPE_COHERENCY)
+                return
+            s.work -= <int32_t>steps
+            self.count[C_MPPE_REKEYS] += steps
+        for i in range(steps + 1):
+            next_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
+        s.rx_count = <uint16_t>((bits + 1) & MPPE_COUNT)
+        item.p = p + 2
+        item.n = n - 2
+        item.live = 1
+        item.encrypted = 1
+        job.data = item.p
+        job.size = item.n
+        job.key_size = key_size(s.mppe_rx_bits)
+        memcpy(job.key, s.rx_key, 16)
+
+    cdef void _answer_echo(self, session *s, const uint8_t *p, uint32_t n) noexcept nogil:
+        """LCP Echo-Reply (RFC 1661 section 5.8), cut to the peer's MRU."""
+        cdef uint32_t size = be16(p + 2)
+        cdef uint8_t *q
+        if size < 8 or size > n:
+            return
+        if size > s.mtu:
+            size = s.mtu
+        q = self._frame_out(s, PPP_LCP, size)
+        if q == NULL:
+            return
+        memcpy(q, p, size)
+        q[0] = 10
+        put16(q + 2, size)
+        put32(q + 4, s.magic)
+        self.count[C_LCP_ECHO_ANSWERED] += 1
+
+    # -- 4. to the TUN
+
+    cdef void _deliver(self) noexcept nogil:
+        cdef uint32_t i
+        cdef in_item *item
+        cdef writer *w = &self.out_tun
+        w.writes = w.packets = w.octets = w.failed = 0
+        writer_begin(w)
+        for i in range(self.n_items):
+            item = &self.items[i]
+            if item.live:
+                self.page.poison_sid = item.s.r.sid
+                self._deliver_one(item, w)
+            item.s.r.last_rx_ns = self.now
+        writer_end(w)
+        self.count[C_RX_DATA] += w.packets
+        self.count[C_RX_DATA_BYTES] += w.octets
+        self.count[D_RX_TUN_FULL] += w.failed
+        self.count[C_TUN_TX_WRITES] += w.writes
+        if w.batch:
+            self._bucket(3, w.batch)
+
+    cdef void _deliver_one(self, in_item *item, writer *w) noexcept nogil:
+        cdef session *s = item.s
+        cdef uint8_t *p = item.p
+        cdef uint32_t n = item.n, protocol, source, total
+        if item.encrypted:
+            # The inner protocol field may be one octet, whatever was agreed (trap 4.17).
+            if p[0] & 1:
+                protocol = p[0]
+                p += 1
+                n -= 1
+            else:
+                protocol = be16(p) if n >= 2 else 0
+                p += 2
+                n = n - 2 if n >= 2 else 0
+            if protocol != PPP_IP:
+                if 0x21 <= protocol <= 0xFA and protocol & 1 and protocol in (0x57, 0x2B, 0x2D, 0x2F, 0x3F):
+                    s.desync = 0
+                    self._drop(s, D_RX_PROTOCOL)
+                    return
+                self._desync(s)
+                return
+            if n < 20 or (p[0] >> 4) != 4:
+                self._desync(s)
+                return
+            s.desync = 0
+        if n < 20 or (p[0] >> 4) != 4:
+            self._drop(s, D_RX_MALFORMED)
+            return
+        total = be16(p + 2)
+        if total < 20 or total > n or (p[0] & 15) < 5 or <uint32_t>((p[0] & 15) * 4) > total:
+            self._drop(s, D_RX_MALFORMED)
+            return
+        if self.role == ROLE_SERVER:
+            memcpy(&source, p + 12, 4)
+            if source != s.inner:
+                self._drop(s, D_RX_SPOOFED)
+                return
+        if self.mss_clamp and p[9] == 6 and clamp_mss(p, total, s.mtu):
+            self.count[C_MSS_CLAMPED] += 1
+        writer_put(w, s.r, p, total)
+
+    cdef void _desync(self, session *s) noexcept nogil:
+        self._drop(s, D_RX_MPPE_DESYNC)
+        s.desync += 1
+        if s.desync == DESYNCS:
+            self._event(EV_DESYNC, s, NULL, 0)
+
+    # -- to the subscriber
+
+    cdef uint8_t *_slot(self) noexcept nogil:
+        """The next output buffer; flushes when all are full."""
+        if self.n_out == OUT_MAX:
+            self._flush()
+        return self.out_data + self.n_out * OUT_SIZE + OUT_HEAD
+
+    cdef uint8_t *_frame_out(self, session *s, uint32_t protocol, uint32_t n) noexcept nogil:
+        """Room for a clear frame of n octets after the protocol; always ff03, 2 octets."""
+        cdef uint8_t *p = self._slot()
+        cdef out_item *o = &self.out[self.n_out]
+        if n > OUT_SIZE - OUT_HEAD:
+            return NULL
+        self.n_out += 1
+        put16(p - 4, 0xFF03)
+        put16(p - 2, protocol)
+        o.s = s
+        o.p = p - 4
+        o.n = n + 4
+        o.inner = 0
+        o.secret = NULL
+        o.ack_only = 0
+        return p
+
+    cdef void _send_frame(self, session *s, const uint8_t *frame, uint32_t n) noexcept nogil:
+        cdef uint8_t *p
+        if n < 2:
+            return
+        p = self._frame_out(s, be16(frame), n - 2)
+        if p != NULL:
+            memcpy(p, frame + 2, n - 2)
+            self.count[C_TX_CONTROL] += 1
+
+    cdef void _ack_out(self, session *s) noexcept nogil:
+        """A pure acknowledgement."""
+        cdef uint8_t *p = self._slot()
+        cdef out_item *o = &self.out[self.n_out]
+        self.n_out += 1
+        o.s = s
+        o.p = p
+        o.n = 0
+        o.inner = 0
+        o.secret = NULL
+        o.ack_only = 1
+        self.count[C_TX_ACK_ONLY] += 1
+
+    cdef void _data_out(self, session *s, uint8_t *p, uint32_t n) noexcept nogil:
+        """PPP header before the inner packet that lies at p in the next slot."""
+        cdef out_item *o = &self.out[self.n_out]
+        cdef uint8_t *q = p
+        self.n_out += 1
+        o.s = s
+        o.inner = n
+        o.ack_only = 0
+        if s.mppe_tx_bits:
+            put16(q - 2, PPP_IP)
+            o.secret = q - 2
+            o.secret_size = n + 2
+            q -= 4                     # room for the coherency count, set when flushed
+            if s.framing & 2:
+                q -= 1
+                q[0] = PPP_COMP
+            else:
+                q -= 2
+                put16(q, PPP_COMP)
+        else:
+            o.secret = NULL
+            if s.framing & 2:
+                q -= 1
+                q[0] = PPP_IP
+            else:
+                q -= 2
+                put16(q, PPP_IP)
+        if not s.framing & 1:
+            q -= 2
+            put16(q, 0xFF03)
+        o.p = q
+        o.n = <uint32_t>(p + n - q)
+
+    cdef void _flush(self) noexcept nogil:
+        """Keys, encryption, commit, send: all output buffers are free afterwards."""
+        cdef uint32_t i, n = self.n_out, n_jobs = 0, n_touched = 0, size
+        cdef out_item *o
+        cdef session *s
+        cdef session **touched = self.touched + self.batch + POOL_SIZE
+        cdef crypt_job *jobs = self.jobs + self.batch + POOL_SIZE
+        cdef crypt_job *job
+        cdef bint ack
+        cdef int sent, at = 0, tries = 0
+        if n == 0:
+            return
+        for i in range(n):
+            o = &self.out[i]
+            s = o.s
+            if o.secret != NULL:
+                next_key(s.r.tx_start, s.mppe_tx_bits, s.tx_key)
+                put16(o.secret - 2, MPPE_A | MPPE_D | s.tx_count)
+                s.tx_count = (s.tx_count + 1) & MPPE_COUNT
+                job = &jobs[n_jobs]
+                n_jobs += 1
+                job.data = o.secret
+                job.size = o.secret_size
+                job.key_size = key_size(s.mppe_tx_bits)
+                memcpy(job.key, s.tx_key, 16)
+            ack = s.rx_seen and (o.ack_only or s.unacked != 0)
+            size = gre_build(o.p, o.n, s.peer_call_id, not o.ack_only, s.tx_seq, ack,
+                             s.rx_next - 1)
+            if not o.ack_only:
+                s.tx_seq += 1
+                if not s.tx_touched:
+                    s.tx_touched = True
+                    touched[n_touched] = s
+                    n_touched += 1
+            if ack:
+                self._ack_unlist(s)
+            address_message(&self.out_messages[i], &self.out_targets[i], s.peer, s.here,
+                            o.p - size, o.n + size)
+        if n_jobs:
+            crypt(jobs, n_jobs)
+        for i in range(n_touched):
+            touched[i].tx_touched = False
+            self._commit_tx(touched[i])
+        while at < <int>n:
+            sent = send_many(self.raw_fd, self.out_messages + at, n - at)
+            if sent > 0:
+                self._bucket(1, <uint32_t>sent)
+                for i in range(at, at + sent):
+                    o = &self.out[i]
+                    self.count[C_GRE_TX_PACKETS] += 1
+                    self.count[C_GRE_TX_BYTES] += self.out_messages[i].msg_len
+                    if o.inner:
+                        self.count[C_TX_DATA] += 1
+                        self.count[C_TX_DATA_BYTES] += o.inner
+                        o.s.r.tx_packets += 1
+                        o.s.r.tx_bytes += o.inner
+                at += sent
+                tries = 0
+                continue
+            if errno == EINTR:
+                continue
+            if (errno == EAGAIN or errno == ENOBUFS) and tries < 3:
+                tries += 1
+                wait_writable(self.raw_fd)
+                continue
+            if self.out[at].inner:
+                self._drop(self.out[at].s, D_TX_SEND_FAILED)
+            at += 1
+            tries = 0
+        self.n_out = 0
+
+    cdef bint _tun_in(self) noexcept nogil:
+        """Up to a batch of reads; True when the device may hold more."""
+        cdef uint32_t reads = 0, packets = 0, size, address
+        cdef ssize_t n
+        cdef segmenter g
+        cdef session *s
+        cdef uint8_t *ip
+        cdef uint8_t *p
+        cdef int code
+        while reads < self.batch:
+            n = read(self.tun_fd, self.tun_data, TUN_READ)
+            if n <= 0:
+                break
+            reads += 1
+            if n < VNET_SIZE + 20:
+                self.count[C_TUN_RX_PACKETS] += 1
+                self.count[D_TX_MALFORMED] += 1
+                continue
+            ip = self.tun_data + VNET_SIZE
+            memcpy(&address, ip + (12 if self.role == ROLE_CLIENT else 16), 4)
+            s = NULL
+            if (ip[0] >> 4) == 4:
+                s = tables_by_inner(&self.t, address)
+            if s != NULL:
+                self.page.poison_sid = s.r.sid
+            code = segments_begin(&g, self.tun_data, <uint32_t>n, s.mtu if s != NULL else 1500)
+            packets += g.count
+            self.count[C_TUN_RX_PACKETS] += g.count
+            if code == SEGMENTS_NOT_IP:
+                self.count[D_TX_NOT_IP] += g.count
+                continue
+            if s == NULL:
+                self.count[D_TX_NO_SESSION] += g.count
+                continue
+            if code != SEGMENTS_OK:
+                if code == SEGMENTS_TOO_BIG:
+                    self._drop(s, D_TX_TOO_BIG)
+                    self._too_big(s, ip, <uint32_t>n - VNET_SIZE)
+                else:
+                    self._drop(s, D_TX_MALFORMED)
+                continue
+            while True:
+                p = self._slot()
+                size = segments_next(&g, p)
+                if size == 0:
+                    break
+                if self.mss_clamp and p[9] == 6 and clamp_mss(p, size, s.mtu):
+                    self.count[C_MSS_CLAMPED] += 1
+                self._data_out(s, p, size)
+        self.count[C_TUN_RX_READS] += reads
+        if packets:
+            self._bucket(2, packets)
+        if self.n_out:
+            self._flush()
+        self.page.poison_sid = 0
+        return reads == self.batch
+
+    cdef void _too_big(self, session *s, const uint8_t *ip, uint32_t n) noexcept nogil:
+        """ICMP fragmentation needed (RFC 1191), back into the TUN, some a second."""
+        cdef uint8_t p[128]
+        cdef uint32_t quoted = (ip[0] & 15) * 4 + 8
+        if self.icmp_left <= 0 or self.tun_address == 0:
+            return
+        self.icmp_left -= 1
+        if quoted > n:
+            quoted = n
+        if quoted > 68:
+            quoted = 68
+        memset(p, 0, 128)
+        p[VNET_SIZE] = 0x45
+        put16(p + VNET_SIZE + 2, 28 + quoted)
+        p[VNET_SIZE + 8] = 64
+        p[VNET_SIZE + 9] = 1
+        memcpy(p + VNET_SIZE + 12, &self.tun_address, 4)
+        memcpy(p + VNET_SIZE + 16, ip + 12, 4)
+        put16(p + VNET_SIZE + 10, checksum(p + VNET_SIZE, 20, 0))
+        p[VNET_SIZE + 20] = 3
+        p[VNET_SIZE + 21] = 4
+        put16(p + VNET_SIZE + 26, s.mtu)
+        memcpy(p + VNET_SIZE + 28, ip, quoted)
+        put16(p + VNET_SIZE + 22, checksum(p + VNET_SIZE + 20, 8 + quoted, 0))
+        if write(self.tun_fd, p, VNET_SIZE + 28 + quoted) > 0:
+            self.count[C_ICMP_TOO_BIG] += 1
+
+    # -- timers
+
+    cdef void _timers(self) noexcept nogil:
+        cdef session *s
+        cdef uint8_t *p
+        cdef uint32_t part, end
+        while self.ack_first != NOBODY:
+            s = &self.t.all[self.ack_first]
+            if s.ack_due > self.now:
+                break
+            self._ack_unlist(s)
+            s.unacked = 1
+            self._ack_out(s)
+        if self.hold_first != NOBODY and self.t.all[self.hold_first].hold_due <= self.now:
+            self.n_items = 0
+            self.n_done = 0
+            self.n_touched = 0
+            while self.hold_first != NOBODY and self.n_items < 1024:
+                s = &self.t.all[self.hold_first]
+                if s.hold_due > self.now:
+                    break
+                self._give_up(s)
+            self._frames_in()
+        if self.now >= self.next_tick:
+            self.next_tick = self.now + TICK
+            self.page.data_beat_ns = self.now
+            self.icmp_left = 100
+            part = self.t.top // TICKS + 1
+            end = self.sweep_at + part
+            while self.sweep_at < end and self.sweep_at < self.t.top:
+                s = &self.t.all[self.sweep_at]
+                if s.state != DATA_NONE:
+                    self._look_after(s)
+                self.sweep_at += 1
+            if self.sweep_at >= self.t.top:
+                self.sweep_at = 0
+        if self.n_out:
+            self._flush()
+
+    cdef void _look_after(self, session *s) noexcept nogil:
+        """Once a second: allowances, LCP echo (any data counts as life)."""
+        cdef uint8_t *p
+        s.work = KEY_WORK
+        s.frames = FRAME_WORK
+        if s.state != DATA_UP or s.echo_interval == 0 or s.echo_lost:
+            return
+        if self.now - s.last_rx < s.echo_interval:
+            s.echo_missed = 0
+            s.echo_due = 0
+            return
+        if self.now < s.echo_due:
+            return
+        if s.echo_missed >= s.echo_failures:
+            s.echo_lost = True
+            self.count[C_LCP_ECHO_TIMEOUTS] += 1
+            if not self._event(EV_ECHO_LOST, s, NULL, 0):
+                s.echo_lost = False
+            return
+        p = self._frame_out(s, PPP_LCP, 8)
+        s.echo_missed += 1
+        s.echo_id += 1
+        s.echo_due = self.now + s.echo_interval
+        p[0] = 9
+        p[1] = s.echo_id
+        put16(p + 2, 8)
+        put32(p + 4, s.magic)
+        self.count[C_LCP_ECHO_SENT] += 1
+
+    cdef void _acks(self) noexcept nogil:
+        """A sender that honours our window must not wait: acknowledge before it is used up."""
+        cdef uint32_t i
+        cdef session *s
+        for i in range(self.n_items):
+            s = self.items[i].s
+            if s.ack_listed and s.unacked >= s.ack_every:
+                self._ack_unlist(s)
+                s.unacked = 1
+                self._ack_out(s)
+
+    cdef void _bucket(self, uint32_t which, uint32_t n) noexcept nogil:
+        cdef uint32_t b = 0, bound = 1
+        while b < BUCKETS - 1 and n > bound:
+            bound *= 2
+            b += 1
+        self.page.buckets[which][b] += 1
+        self.page.sums[which] += n
+
+    # -- the loop
+
+    cdef void _loop(self) noexcept nogil:
+        cdef int ready = READY_GRE | READY_TUN, woken = 0
+        cdef uint64_t until
+        cdef bint more
+        if self.cpu >= 0:
+            pin_to(self.cpu)
+        self.page.cpu = <uint32_t>(self.cpu + 1)
+        self.page.data_tid = thread_id()
+        self.page.data_beat_ns = now_ns()
+        while not self.stopping:
+            self.now = now_ns()
+            self._operations()
+            if ready & READY_GRE and not self._gre_in():
+                ready &= ~READY_GRE
+            if ready & READY_TUN and not self._tun_in():
+                ready &= ~READY_TUN
+            self._timers()
+            until = 0
+            if ready == 0:
+                until = self.next_tick
+                if self.ack_first != NOBODY and self.t.all[self.ack_first].ack_due < until:
+                    until = self.t.all[self.ack_first].ack_due
+                if self.hold_first != NOBODY and self.t.all[self.hold_first].hold_due < until:
+                    until = self.t.all[self.hold_first].hold_due
+                until = until - self.now if until > self.now else 0
+                if not ring_sleep(&self.ops):
+                    until = 0
+            wait_for(self.gre_fd, self.tun_fd, self.wake_fd, until, &woken)
+            store_release(&self.ops.asleep, 0)
+            if woken & 4:
+                clear_event(self.wake_fd)
+            if until:
+                self.count[C_WAKEUPS] += 1
+            ready |= woken & 3
+        self._operations()
+        self._flush()

@@ -1,0 +1,96 @@
+# cython: language_level=3
+"""The data thread's private sessions and its two indexes, rebuilt from the records.
+
+Outer key: (call ID, peer address, our address), a chain for each call ID, since two
+peers may only share one when all are taken. Inner key: the subscriber's address.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastpath.layout cimport record
+
+cdef enum:
+    NOBODY = -1
+
+cdef struct session:
+    record *r
+    uint32_t index
+    uint32_t generation
+    uint8_t state              # DataState
+    uint8_t mppe_rx_bits
+    uint8_t mppe_tx_bits
+    uint8_t framing
+    uint16_t call_id
+    uint16_t peer_call_id
+    uint32_t peer              # network order
+    uint32_t here              # network order: our outer address
+    uint32_t inner             # network order
+    uint16_t mtu
+    uint16_t echo_failures
+    uint32_t magic
+    # GRE
+    uint32_t tx_seq
+    uint32_t rx_next
+    uint64_t rx_map            # bit i: rx_next - 1 - i has come
+    bint rx_seen
+    uint32_t tx_acked
+    uint32_t stray_next        # resynchronisation: next expected outside the window
+    uint32_t stray_count
+    uint32_t ack_every
+    uint32_t unacked           # packets since our last acknowledgement
+    uint64_t ack_due
+    int32_t ack_before, ack_after      # list of sessions owing an acknowledgement
+    bint ack_listed
+    # reorder queue
+    int32_t *held              # by sequence % depth: pool slot + 1
+    uint32_t held_count
+    uint64_t hold_due
+    int32_t hold_before, hold_after
+    bint hold_listed
+    # MPPE
+    uint16_t tx_count
+    uint16_t rx_count
+    uint8_t tx_key[16]
+    uint8_t rx_key[16]
+    uint32_t desync            # packets in a row that decrypted to nothing known
+    int32_t work               # key changes and control frames allowed until the next sweep
+    int32_t frames
+    bint tx_touched
+    bint rx_touched
+    # life
+    uint64_t last_rx
+    uint64_t echo_due
+    uint64_t echo_interval
+    uint32_t echo_missed
+    uint8_t echo_id
+    bint echo_lost
+    int32_t next_call
+    int32_t next_inner
+
+cdef struct tables:
+    session *all
+    uint32_t capacity
+    uint32_t inner_mask
+    int32_t *by_inner
+    int32_t by_call[65536]
+    uint32_t top               # indexes in use lie below
+
+cdef bint tables_open(tables *t, uint32_t capacity) noexcept nogil
+cdef void tables_close(tables *t) noexcept nogil
+cdef void tables_add(tables *t, session *s) noexcept nogil
+cdef void tables_remove(tables *t, session *s) noexcept nogil
+cdef void tables_add_inner(tables *t, session *s) noexcept nogil
+cdef void tables_remove_inner(tables *t, session *s) noexcept nogil
+
+
+cdef inline uint32_t _spread(tables *t, uint32_t address) noexcept nogil:
+    return <uint32_t>((<uint64_t>address * 0x9E3779B97F4A7C15ULL) >> 40) & t.inner_mask
+
+
+cdef inline session *tables_by_inner(tables *t, uint32_t address) noexcept nogil:
+    cdef int32_t i = t.by_inner[_spread(t, address)]
+    while i != NOBODY:
+        if t.all[i].inner == address:
+            return &t.all[i]
+        i = t.all[i].next_inner
+    return NULL
