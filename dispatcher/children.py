@@ -143,7 +143,7 @@ class Child:
         self.role = role
         self.ready = False
         self.started = time.monotonic()
-        self.eof = False
+        self.eof_at = 0.0  # when it closed its end of our socket; 0: not
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             try:
@@ -201,7 +201,7 @@ class Child:
             log.error("message not sent", to=self.role.name, type=kind, error=e.strerror)
 
     def receive(self) -> list[dict[str, Any]]:
-        """All messages that wait; sets `eof` once the child has closed its end."""
+        """All messages that wait; sets `eof_at` once the child has closed its end."""
         messages: list[dict[str, Any]] = []
         while True:
             try:
@@ -211,7 +211,7 @@ class Child:
             except OSError:
                 data = b""
             if not data:
-                self.eof = True
+                self.eof_at = time.monotonic()
                 return messages
             try:
                 message = json.loads(data)

@@ -30,6 +30,7 @@ OURS: Final = (*SOCKETS, "state.json", "lock")
 RUN_MODE: Final = 0o1775
 STATE_LIMIT: Final = 65536
 HOLDER_WAIT: Final = 2.0  # seconds a dying process may take to give its TUN back
+KEEPER_MODULE: Final = b"dispatcher.keeper"
 TCP_LISTEN: Final = "0A"
 
 
@@ -70,7 +71,7 @@ def command(pid: int) -> str:
     """A short name for a process: ours by its module, any other by its command."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"dispatcher.keeper" in words:
+        if KEEPER_MODULE in words:
             return "pptpcon"
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:

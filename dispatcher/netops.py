@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from dispatcher import links, nft, routes, rtnl
+from dispatcher import links, nft, routes
 from dispatcher.links import Links, Prefix
 from dispatcher.rtnl import Change, RouteSocket
 from fastpath import layout
@@ -172,12 +172,15 @@ class Netops:
 
     # -- requests
 
-    def serve(self, peer: Peer) -> None:
-        """Answer one datagram of a worker. It is taken from the socket last."""
+    def serve(self, peer: Peer) -> bool:
+        """Answer one datagram of a worker; False if it first has to read what we sent.
+
+        It is taken from the socket last.
+        """
         try:
             datagram, _, flags, _ = peer.sock.recvmsg(routes.MAX_DATAGRAM, 0, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
-            return
+            return True
         answers: list[tuple[int, int]] = []
         if flags & socket.MSG_TRUNC:
             self._complain(peer, "datagram is too long")
@@ -190,10 +193,11 @@ class Netops:
             try:
                 peer.sock.send(routes.reply(answers))
             except BlockingIOError:
-                return  # the worker does not read; ask again when it does
+                return False
             except OSError as e:
                 self._complain(peer, f"reply not sent: {e.strerror}")
         peer.sock.recv(1)
+        return True
 
     def _answer(self, peer: Peer, datagram: bytes) -> list[tuple[int, int]]:
         answers: dict[int, int] = {}
@@ -290,7 +294,8 @@ def run(info: boot.Boot, out: log.Log) -> None:
         while not stopping:
             for fd, _ in poll.poll():
                 if fd in peers:
-                    netops.serve(peers[fd])
+                    served = netops.serve(peers[fd])
+                    poll.modify(fd, select.POLLIN if served else select.POLLOUT)
                     continue
                 for message in _messages(keeper):
                     if message["type"] == "stop":

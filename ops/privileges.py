@@ -16,6 +16,7 @@ from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38
+CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 FALLBACK_USER: Final = "nobody"
 FALLBACK_ID: Final = 65534  # the kernel's overflow user: owns nothing by convention
 
@@ -61,6 +62,16 @@ def _warn(user: str, instead: str) -> None:
         f"pptpcon: server.user: no user {user!r} on this host; running as {instead} instead",
         file=sys.stderr,
     )
+
+
+def missing_capabilities() -> list[str]:
+    """Those of CAPABILITIES that this process lacks to open TUNs and GRE sockets."""
+    held = 0
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                held = int(line.split()[1], 16)
+    return [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
 
 
 def drop(user: str) -> None:

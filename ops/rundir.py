@@ -10,6 +10,7 @@ import os
 from typing import Final
 
 BASE: Final = "/run/pptpcon"
+FIRST_NETNS: Final = 0xEFFFFFF9  # NET_NS_INIT_INO: the machine's first one, from Linux 6.18 on
 
 
 def netns_inode(pid: str = "self") -> int | None:
@@ -23,10 +24,14 @@ def netns_inode(pid: str = "self") -> int | None:
 def default_run_dir() -> str:
     """/run/pptpcon in the host's own network namespace, /run/pptpcon-INODE in another.
 
-    Who may not look at pid 1 (an unprivileged user) is taken to be in its namespace.
+    The host's own is pid 1's. Who may not look at pid 1 takes the folder of his
+    namespace; a user, who makes none, only if it is there.
     """
     ours = netns_inode()
-    host = netns_inode("1")
-    if ours is None or host is None or ours == host:
+    if ours is None or ours == FIRST_NETNS:
         return BASE
-    return f"{BASE}-{ours}"
+    own = f"{BASE}-{ours}"
+    host = netns_inode("1")
+    if host is None:
+        return own if os.geteuid() == 0 or os.path.isdir(own) else BASE
+    return BASE if ours == host else own
