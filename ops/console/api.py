@@ -1,0 +1,248 @@
+"""The HTTP side: which path answers what, on which listener.
+
+`public` is for the TCP listener of [metrics]: sums only. `control` is for the Unix socket,
+which only root and our group can open: names, addresses, and the power to end sessions.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from ops.console.bus import Bus, BusError, BusTimeoutError
+from ops.console.columns import COLUMNS
+from ops.console.view import View
+from ops.log import Log
+from ops.ranges import format_address, parse_address
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BODY_MAX: Final = 4096
+GZIP_LEVEL: Final = 3  # a scrape page shrinks to a tenth at any level
+SELECTORS: Final = ("sid", "username", "ip", "csid", "all")
+CONTROL_ONLY: Final = "only on the control socket; use `pptpcon show`"
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; "
+        "script-src 'unsafe-inline'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class BadRequest(Exception):  # noqa: N818 - an answer
+    """Status 400 with this line."""
+
+
+def _line(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=text + "\n", headers=headers)
+
+
+def _json(value: Any) -> web.Response:
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return web.Response(body=body, content_type="application/json")
+
+
+def _query(request: web.Request, *known: str) -> dict[str, str]:
+    """The query's parameters, each at most once and of `known`."""
+    found: dict[str, str] = {}
+    for key, value in request.query.items():
+        if key not in known:
+            names = ", ".join(known) or "none"
+            raise BadRequest(f"unknown parameter {key[:40]!r}; known: {names}")
+        if key in found:
+            raise BadRequest(f"parameter {key!r} comes twice")
+        found[key] = value
+    return found
+
+
+def _columns(text: str | None) -> list[str]:
+    names = list(COLUMNS) if text is None else [word.strip() for word in text.split(",")]
+    for name in names:
+        if name not in COLUMNS:
+            raise BadRequest(f"unknown column {name[:40]!r}; known: {', '.join(COLUMNS)}")
+    return names
+
+
+def selector(by: object, value: object) -> tuple[str, str]:
+    """What Terminate is to name, in the one form the dispatcher compares with."""
+    if by not in SELECTORS:
+        raise BadRequest(f"by: {str(by)[:40]!r} is not one of {', '.join(SELECTORS)}")
+    if not isinstance(value, str):
+        raise BadRequest("value: not a string")
+    if by == "all":
+        if value:
+            raise BadRequest("value: must be empty for all")
+        return "all", ""
+    if not value:
+        raise BadRequest(f"value: empty; name the {by}")
+    if by == "sid":
+        if not 1 <= len(value) <= 16 or set(value.lower()) - set("0123456789abcdef"):
+            raise BadRequest(f"value: {value[:40]!r} is no sid of up to 16 hexadecimal digits")
+        return "sid", f"{int(value, 16):016x}"
+    if by in ("ip", "csid"):
+        try:
+            return str(by), format_address(parse_address(value))
+        except ValueError as e:
+            raise BadRequest(f"value: {e}") from None
+    return str(by), value
+
+
+class Api:
+    """Both applications."""
+
+    def __init__(self, view: View, registry: CollectorRegistry, bus: Bus, log: Log) -> None:
+        self._view = view
+        self._registry = registry
+        self._bus = bus
+        self._log = log
+        self._page = (resources.files("ops.console") / "page.html").read_bytes()
+
+    def public(self) -> web.Application:
+        """For the TCP listener."""
+        app = self._application()
+        app.router.add_get("/", self.page)
+        app.router.add_route("*", "/api/{rest:.*}", self.control_only)
+        return app
+
+    def control(self) -> web.Application:
+        """For the control socket."""
+        app = self._application()
+        app.router.add_get("/api/sessions", self.sessions)
+        app.router.add_get("/api/session/{name:.+}", self.session)
+        app.router.add_post("/api/terminate", self.terminate)
+        return app
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[self._errors], client_max_size=BODY_MAX)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/readyz", self.readyz)
+        app.router.add_get("/api/status", self.status)
+        app.router.add_get("/api/stat", self.status)
+        app.router.add_get("/api/workers", self.workers)
+        app.router.add_get("/api/ippool", self.ippool)
+        app.router.add_get("/api/version", self.version)
+        return app
+
+    @web.middleware
+    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except BadRequest as e:
+            return _line(400, str(e))
+        except web.HTTPNotFound:
+            return _line(404, "no such page; see / or ARCHITECTURE.md")
+        except web.HTTPMethodNotAllowed as e:
+            allowed = ", ".join(sorted(e.allowed_methods))
+            return _line(405, f"method not allowed here; use {allowed}", {"Allow": allowed})
+        except web.HTTPException as e:
+            return _line(e.status, e.reason)
+        except ConnectionError:
+            raise
+        except Exception as e:
+            self._log.error("request failed", path=request.path[:80], error=repr(e)[:200])
+            return _line(500, "internal error; the log has more")
+
+    async def page(self, request: web.Request) -> web.Response:
+        """The status page."""
+        return web.Response(body=self._page, content_type="text/html", headers=PAGE_HEADERS)
+
+    async def control_only(self, request: web.Request) -> web.Response:
+        """What the TCP listener does not tell."""
+        return _line(403, CONTROL_ONLY)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """The scrape: made whole, so that it leaves in one piece."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        body = encode(self._registry)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, GZIP_LEVEL)
+        return web.Response(body=body, headers=headers)
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """Alive: the console answers and has the table."""
+        return _line(200, "ok")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Whether calls are served."""
+        reasons = self._view.not_ready()
+        return _line(503, "not ready: " + ", ".join(reasons)) if reasons else _line(200, "ready")
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Sums."""
+        _query(request)
+        return _json(self._view.status())
+
+    async def workers(self, request: web.Request) -> web.Response:
+        """A row a worker."""
+        _query(request)
+        return _json(self._view.workers())
+
+    async def ippool(self, request: web.Request) -> web.Response:
+        """A row a pool."""
+        _query(request)
+        return _json(self._view.ippool())
+
+    async def version(self, request: web.Request) -> web.Response:
+        """Versions and process numbers."""
+        _query(request)
+        return _json(self._view.versions())
+
+    async def sessions(self, request: web.Request) -> web.Response:
+        """Rows. `match=COLUMN:TEXT` keeps those whose column contains TEXT.
+
+        No regular expressions here: one that backtracks would stop every scrape. The
+        command line has them, where they cost only who typed them.
+        """
+        query = _query(request, "columns", "match")
+        names = _columns(query.get("columns"))
+        if "match" not in query:
+            return _json(self._view.sessions(names))
+        column, colon, text = query["match"].partition(":")
+        if not colon:
+            raise BadRequest("match: write COLUMN:TEXT")
+        _columns(column)
+        answer = self._view.sessions([*names, column])
+        answer["columns"] = names
+        answer["rows"] = [
+            row[:-1] for row in answer["rows"] if text in ("" if row[-1] is None else str(row[-1]))
+        ]
+        return _json(answer)
+
+    async def session(self, request: web.Request) -> web.Response:
+        """All about the sessions with this sid, user name or address."""
+        _query(request)
+        found = self._view.find(request.match_info["name"])
+        return _json(found) if found else _line(404, "no such session")
+
+    async def terminate(self, request: web.Request) -> web.Response:
+        """{"by": ..., "value": ..., "soft": ...} -> {"count": N}."""
+        _query(request)
+        try:
+            body = json.loads(await request.text())
+        except (ValueError, RecursionError):
+            raise BadRequest("the body is no JSON") from None
+        if not isinstance(body, dict) or set(body) - {"by", "value", "soft"}:
+            raise BadRequest('the body must be {"by": ..., "value": ..., "soft": ...}')
+        soft = body.get("soft", True)
+        if not isinstance(soft, bool):
+            raise BadRequest("soft: neither true nor false")
+        by, value = selector(body.get("by"), body.get("value", ""))
+        try:
+            count = await self._bus.terminate(by, value, soft)
+        except BusTimeoutError as e:
+            return _line(504, str(e))
+        except BusError as e:
+            return _line(502, str(e))
+        self._log.notice("terminate", by=by, value=value, soft=soft, sessions=count)
+        return _json({"count": count})

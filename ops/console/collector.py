@@ -1,0 +1,276 @@
+"""The custom Collector: shared counters become Prometheus families when somebody asks.
+
+Nothing is counted here, so a scrape costs the serving processes nothing. Counter pages
+outlive their worker; CPU seconds are carried over by ops.console.usage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from fastpath.layout import BUCKET_BOUNDS, DATA_COUNTERS, HISTOGRAM_NAMES, Table
+from ops import metrics
+from ops.console import snapshot as snapshots
+from ops.console.pools import Pools
+from ops.console.series import SERIES, Series
+from ops.console.usage import Usage
+
+HISTOGRAM_DIRECTIONS: Final = {
+    "gre_rx": "gre_receive",
+    "gre_tx": "gre_transmit",
+    "tun_rx": "tun_receive",
+    "tun_tx": "tun_transmit",
+}
+
+# A worker's data counter -> (series, labels after "worker"). Drops are taken by their prefix.
+DATA: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "gre_rx_packets": ("pptp_gre_packets_total", ("receive",)),
+    "gre_tx_packets": ("pptp_gre_packets_total", ("transmit",)),
+    "gre_rx_bytes": ("pptp_gre_bytes_total", ("receive",)),
+    "gre_tx_bytes": ("pptp_gre_bytes_total", ("transmit",)),
+    "rx_ack_only": ("pptp_gre_ack_only_packets_total", ("receive",)),
+    "tx_ack_only": ("pptp_gre_ack_only_packets_total", ("transmit",)),
+    "rx_control": ("pptp_gre_control_packets_total", ("receive",)),
+    "tx_control": ("pptp_gre_control_packets_total", ("transmit",)),
+    "rx_data": ("pptp_traffic_packets_total", ("receive",)),
+    "tx_data": ("pptp_traffic_packets_total", ("transmit",)),
+    "rx_data_bytes": ("pptp_traffic_bytes_total", ("receive",)),
+    "tx_data_bytes": ("pptp_traffic_bytes_total", ("transmit",)),
+    "tun_rx_packets": ("pptp_tun_packets_total", ()),
+    "tun_rx_reads": ("pptp_tun_reads_total", ()),
+    "tun_tx_writes": ("pptp_tun_writes_total", ()),
+    "reordered": ("pptp_gre_reordered_total", ()),
+    "gre_lost": ("pptp_gre_lost_total", ()),
+    "mppe_rekeys": ("pptp_mppe_resyncs_total", ()),
+    "lcp_echo_sent": ("pptp_lcp_echo_requests_total", ("transmit",)),
+    "lcp_echo_answered": ("pptp_lcp_echo_requests_total", ("receive",)),
+    "lcp_echo_timeouts": ("pptp_lcp_echo_timeouts_total", ()),
+    "mss_clamped": ("pptp_mss_clamped_total", ()),
+    "icmp_too_big": ("pptp_icmp_too_big_total", ()),
+    "wakeups": ("pptp_worker_wakeups_total", ()),
+    "queued": ("pptp_packets_queued", ()),
+}
+DROPS: Final = {"drop_rx_": "receive", "drop_tx_": "transmit"}
+
+# A worker's control counter -> (series, labels after "worker"). auth_* are summed up apart.
+CONTROL: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "frames_received": ("pptp_ppp_frames_total", ("receive",)),
+    "frames_sent": ("pptp_ppp_frames_total", ("transmit",)),
+    "frames_malformed": ("pptp_ppp_malformed_frames_total", ()),
+    "protocol_rejects_sent": ("pptp_ppp_protocol_rejects_total", ()),
+    "netops_requests": ("pptp_worker_route_requests_total", ()),
+    "netops_failures": ("pptp_worker_route_failures_total", ()),
+    "sessions_resumed": ("pptp_sessions_resumed_total", ()),
+    "secrets_loaded": ("pptp_secrets_loads_total", ("good",)),
+    "secrets_errors": ("pptp_secrets_loads_total", ("bad",)),
+}
+BUS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "bus_messages_received": ("pptp_bus_messages_total", ("receive",)),
+    "bus_messages_sent": ("pptp_bus_messages_total", ("transmit",)),
+    "bus_errors": ("pptp_bus_errors_total", ()),
+}
+# A counter of the dispatcher -> (series, labels).
+DISPATCHER: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "connections_open": ("pptp_control_connections", ()),
+    "calls_requested": ("pptp_calls_requested_total", ()),
+    "calls_accepted": ("pptp_calls_accepted_total", ()),
+    "control_messages_received": ("pptp_control_messages_total", ("receive",)),
+    "control_messages_sent": ("pptp_control_messages_total", ("transmit",)),
+    "control_protocol_errors": ("pptp_control_protocol_errors_total", ()),
+    "link_info_unmatched": ("pptp_link_info_unmatched_total", ()),
+    "wan_errors_received": ("pptp_wan_errors_total", ()),
+    "sessions_started": ("pptp_sessions_started_total", ()),
+    "no_gre_seen": ("pptp_calls_without_gre_total", ()),
+    **{
+        f"connections_{result}": ("pptp_control_connections_total", (result,))
+        for result in metrics.CONNECTION_RESULTS
+    },
+    **{f"refused_{reason}": ("pptp_calls_refused_total", (reason,)) for reason in metrics.REFUSALS},
+    **{f"ended_{cause}": ("pptp_sessions_ended_total", (cause,)) for cause in metrics.END_CAUSES},
+}
+NETOPS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "requests": ("pptp_netops_requests_total", ()),
+    "failures": ("pptp_netops_failures_total", ()),
+    "routes_added": ("pptp_netops_routes_total", ("add",)),
+    "routes_deleted": ("pptp_netops_routes_total", ("delete",)),
+}
+
+
+def drop_reason(counter: str) -> tuple[str, str] | None:
+    """(direction, reason) of a data counter's name; None if it counts no drops."""
+    for prefix, direction in DROPS.items():
+        if counter.startswith(prefix):
+            return direction, counter.removeprefix(prefix)
+    return None
+
+
+def age(now_ns: int, beat_ns: int) -> float:
+    """Seconds since a heartbeat; 0 if there never was one."""
+    return max(0, now_ns - beat_ns) / 1e9 if beat_ns else 0.0
+
+
+class _Page:
+    """The families of one scrape, filled by name."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, Metric] = {s.name: self._family(s) for s in SERIES}
+
+    @staticmethod
+    def _family(series: Series) -> Metric:
+        if series.kind == "gauge":
+            return GaugeMetricFamily(series.name, series.help, labels=series.labels)
+        if series.kind == "counter":
+            return CounterMetricFamily(series.name, series.help, labels=series.labels)
+        return HistogramMetricFamily(series.name, series.help, labels=series.labels)
+
+    def add(self, name: str, value: float, *labels: str) -> None:
+        family = self._families[name]
+        assert isinstance(family, GaugeMetricFamily | CounterMetricFamily)
+        family.add_metric(labels, value)
+
+    def histogram(self, name: str, counts: list[int], total: int, *labels: str) -> None:
+        family = self._families[name]
+        assert isinstance(family, HistogramMetricFamily)
+        bounds = [*(f"{float(bound)}" for bound in BUCKET_BOUNDS), "+Inf"]
+        buckets: list[tuple[str, float]] = []
+        so_far = 0
+        for bound, count in zip(bounds, counts, strict=True):
+            so_far += count
+            buckets.append((bound, so_far))
+        family.add_metric(labels, buckets=buckets, sum_value=total)
+
+    def families(self) -> Iterator[Metric]:
+        yield from self._families.values()
+
+
+class TableCollector(Collector):
+    """Reads the session table at scrape time.
+
+    `capacity` and `pools` are functions because a reload changes what they say.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        usage: Usage,
+        version: str,
+        capacity: Callable[[], int],
+        pools: Callable[[], Pools],
+    ) -> None:
+        self._table = table
+        self._usage = usage
+        self._version = version
+        self._capacity = capacity
+        self._pools = pools
+
+    def describe(self) -> Iterator[Metric]:
+        """The families without samples, so that registering reads nothing."""
+        return _Page().families()
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, from one look at the table."""
+        page = _Page()
+        self._instance(page)
+        self._sessions(page)
+        self._dispatcher(page)
+        for worker in range(self._table.workers):
+            self._worker(page, worker)
+            self._data(page, worker)
+        self._authentications(page)
+        return page.families()
+
+    def _instance(self, page: _Page) -> None:
+        table = self._table
+        _, good, loaded = table.config
+        page.add("pptp_build_info", 1, self._version)
+        page.add("pptp_start_time_seconds", table.started_unix)
+        page.add("pptp_stopping", int(table.stopping))
+        page.add("pptp_config_reload_success", int(good))
+        page.add("pptp_config_last_reload_timestamp_seconds", loaded)
+        for role, pid in table.pids.items():
+            page.add("pptp_process_up", int(pid != 0), role)
+            page.add("pptp_process_cpu_seconds_total", self._usage.process(role, pid), role)
+
+    def _sessions(self, page: _Page) -> None:
+        snapshot = snapshots.take(self._table)
+        page.add("pptp_slots_capacity", self._capacity())
+        for worker, used in enumerate(snapshot.used()):
+            page.add("pptp_slots_used", used, str(worker))
+        for state, count in snapshot.states().items():
+            page.add("pptp_sessions", count, state)
+        for pool in self._pools().use(snapshot.addresses()):
+            page.add("pptp_ip_pool_used", pool.used, pool.name)
+            if pool.size is not None:
+                page.add("pptp_ip_pool_addresses", pool.size, pool.name)
+
+    def _dispatcher(self, page: _Page) -> None:
+        counters = self._table.dispatcher_counters()
+        for slot, name in enumerate(metrics.DISPATCHER_COUNTERS):
+            if name in DISPATCHER:
+                series, labels = DISPATCHER[name]
+                page.add(series, counters[slot], *labels)
+            elif name in BUS:
+                series, labels = BUS[name]
+                page.add(series, counters[slot], "dispatcher", *labels)
+        page.add(
+            "pptp_dispatcher_heartbeat_age_seconds",
+            age(time.monotonic_ns(), self._table.dispatcher_beat_ns),
+        )
+        for name, value in zip(
+            metrics.NETOPS_COUNTERS, self._table.netops_counters(), strict=False
+        ):
+            series, labels = NETOPS[name]
+            page.add(series, value, *labels)
+
+    def _worker(self, page: _Page, worker: int) -> None:
+        label = str(worker)
+        seen = self._table.worker(worker)
+        now = time.monotonic_ns()
+        page.add("pptp_worker_up", int(seen.state == 1), label)
+        page.add("pptp_worker_restarts_total", max(0, seen.starts - 1), label)
+        data, control = self._usage.worker(worker, seen.pid, seen.data_tid)
+        page.add("pptp_worker_cpu_seconds_total", data, label, "data")
+        page.add("pptp_worker_cpu_seconds_total", control, label, "control")
+        for thread, beat in (("data", seen.data_beat_ns), ("control", seen.control_beat_ns)):
+            page.add("pptp_worker_heartbeat_age_seconds", age(now, beat), label, thread)
+        counters = self._table.control_counters(worker)
+        for slot, name in enumerate(metrics.CONTROL_COUNTERS):
+            if name in CONTROL:
+                series, labels = CONTROL[name]
+                page.add(series, counters[slot], label, *labels)
+            elif name in BUS:
+                series, labels = BUS[name]
+                page.add(series, counters[slot], f"worker-{worker}", *labels)
+
+    def _data(self, page: _Page, worker: int) -> None:
+        label = str(worker)
+        counters = self._table.data_counters(worker)
+        for name in DATA_COUNTERS:
+            drop = drop_reason(name)
+            if drop:
+                page.add("pptp_drops_total", counters[name], label, *drop)
+            elif name in DATA:
+                series, labels = DATA[name]
+                page.add(series, counters[name], label, *labels)
+        for which, name in enumerate(HISTOGRAM_NAMES):
+            counts, total = self._table.histogram(worker, which)
+            direction = HISTOGRAM_DIRECTIONS[name]
+            page.histogram("pptp_batch_packets", counts, total, label, direction)
+
+    def _authentications(self, page: _Page) -> None:
+        pages = [self._table.control_counters(w) for w in range(self._table.workers)]
+        for method in metrics.AUTH_METHODS:
+            for result in metrics.AUTH_RESULTS:
+                slot = metrics.CONTROL_COUNTERS.index(f"auth_{method}_{result}")
+                total = sum(counters[slot] for counters in pages)
+                page.add("pptp_authentications_total", total, method, result)

@@ -1,0 +1,53 @@
+"""Size and use of the address pools, by the dispatcher's own arithmetic.
+
+A static address that lies in a pool takes a place there, so use goes by address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from dispatcher.pools import Pool, pool_ranges, subtract
+from ops.ranges import parse_ranges
+from ops.settings import Settings
+
+STATIC: Final = "(static)"  # no name a pool of the settings would have
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """One pool; `size` None: no pool, but static addresses outside of all."""
+
+    name: str
+    size: int | None
+    used: int
+
+
+class Pools:
+    """The pools of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        own = parse_ranges(settings.ip.local)
+        self._pools = [
+            Pool(pool.name, index, subtract(pool_ranges(pool.ranges), own), ",".join(pool.ranges))
+            for index, pool in enumerate(settings.pools)
+        ]
+
+    def name_of(self, address: int) -> str:
+        """The first pool that holds the address."""
+        for pool in self._pools:
+            if pool.position(address) is not None:
+                return pool.name
+        return STATIC
+
+    def use(self, addresses: Iterable[int]) -> list[PoolUse]:
+        """A line for each pool and one for STATIC, when `addresses` are given out."""
+        given = list(addresses)
+        found = [
+            PoolUse(p.name, p.size, sum(p.position(a) is not None for a in given))
+            for p in self._pools
+        ]
+        static = sum(all(p.position(a) is None for p in self._pools) for a in given)
+        return [*found, PoolUse(STATIC, None, static)]

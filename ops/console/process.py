@@ -1,0 +1,214 @@
+"""The console process: takes what the keeper hands it, gives root away, serves.
+
+Everything it says comes from the session table, mapped read-only, so a slow scrape or a
+page of 10,000 sessions delays no call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from fastpath.layout import LayoutError, Table
+from ops import boot, log, privileges
+from ops import settings as settings_module
+from ops.boot import Boot
+from ops.console.api import Api
+from ops.console.bus import Bus
+from ops.console.collector import TableCollector
+from ops.console.listener import Listener, bridge_logs
+from ops.console.usage import Usage
+from ops.console.view import View
+from ops.log import Log
+from ops.settings import Settings
+
+NICE: Final = 10
+SAMPLE_S: Final = 5.0
+RETRY_S: Final = 10.0
+KEEPER_MESSAGE_MAX: Final = 4 << 20  # settings with many accounts in one datagram
+
+
+def bind(listen: str) -> socket.socket:
+    """A listening TCP socket for `address:port`; ValueError or OSError says why not."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{listen!r} is not address:port")
+    host = host.removeprefix("[").removesuffix("]")
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, int(port)))
+        sock.listen(128)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+class Console:
+    """The process."""
+
+    def __init__(self, start: Boot, table: Table, log: Log) -> None:
+        self._log = log
+        self._settings = start.settings
+        self._view = View(table, start.settings, Usage())
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(
+            TableCollector(
+                table,
+                self._view.usage,
+                self._view.version,
+                self._view.capacity,
+                self._view.pools,
+            )
+        )
+        self._bus = Bus(start.bus_address)
+        self._api = Api(self._view, registry, self._bus, log)
+        self._keeper = socket.socket(fileno=start.fds["keeper"])
+        self._keeper.setblocking(False)
+        control = socket.socket(fileno=start.fds["control"])
+        control.setblocking(False)
+        self._control = Listener(self._api.control(), control)
+        self._public: Listener | None = None
+        self._bound: socket.socket | None = None  # bound, not served yet
+        self._refusal = ""  # why the last attempt to bind failed, said once
+        self._stop = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def bind(self) -> None:
+        """Take the metrics address. Called once while still root: its port may be below 1024."""
+        listen = self._settings.metrics.listen
+        if not listen:
+            return
+        try:
+            self._bound = bind(listen)
+            self._refusal = ""
+        except (OSError, ValueError) as e:
+            if isinstance(e, OSError) and e.errno == errno.EADDRINUSE:
+                reason = "address in use"
+            else:
+                reason = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
+            if reason != self._refusal:
+                self._refusal = reason
+                self._log.warning(
+                    "metrics not served",
+                    listen=listen,
+                    reason=reason,
+                    retry_s=RETRY_S,
+                    hint="change metrics.listen or free the port; `pptpcon show` works without",
+                )
+
+    async def run(self) -> None:
+        """Serve until the keeper says stop, or is gone."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_reader(self._keeper, self._from_keeper)
+        await self._control.start()
+        await self._serve_public()
+        self._tasks = [
+            asyncio.create_task(self._sampling(), name="sampling"),
+            asyncio.create_task(self._binding(), name="binding"),
+        ]
+        self._keeper.send(json.dumps({"type": "ready"}).encode())
+        await self._stop.wait()
+        loop.remove_reader(self._keeper)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._control.stop()
+        if self._public is not None:
+            await self._public.stop()
+        self._bus.close()
+
+    # -- the metrics listener
+
+    async def _serve_public(self) -> None:
+        if self._bound is None:
+            return
+        sock, self._bound = self._bound, None
+        self._public = Listener(self._api.public(), sock)
+        await self._public.start()
+        host, port = sock.getsockname()[:2]
+        name = f"[{host}]" if ":" in host else host
+        self._log.notice("metrics served", url=f"http://{name}:{port}/metrics")
+
+    async def _binding(self) -> None:
+        """Follow metrics.listen: after a reload at once, after a refusal again and again."""
+        listen = self._settings.metrics.listen
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), RETRY_S)
+            self._wake.clear()
+            if self._settings.metrics.listen != listen:
+                listen = self._settings.metrics.listen
+                self._refusal = ""
+                if self._public is not None:
+                    await self._public.stop()
+                    self._public = None
+            if self._public is None:
+                self.bind()
+                await self._serve_public()
+
+    async def _sampling(self) -> None:
+        while True:
+            self._view.sample()
+            await asyncio.sleep(SAMPLE_S)
+
+    # -- the keeper
+
+    def _from_keeper(self) -> None:
+        try:
+            data = self._keeper.recv(KEEPER_MESSAGE_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._stop.set()  # the keeper is dead
+            return
+        message: dict[str, Any] = json.loads(data)
+        if message["type"] == "stop":
+            self._stop.set()
+        elif message["type"] == "settings":
+            text = json.dumps(message["settings"]).encode()
+            self._apply(settings_module.loads(text))
+
+    def _apply(self, settings: Settings) -> None:
+        self._settings = settings
+        self._view.apply(settings)
+        self._log.level = log.LEVELS[settings.log.level]
+        self._log.style = settings.log.format
+        self._wake.set()
+
+
+def main() -> int:
+    """Body of `python -m ops.console`."""
+    start = boot.load()
+    own = start.settings.log
+    out = Log("console", level=log.LEVELS[own.level], style=own.format)
+    bridge_logs(out)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the keeper decides
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    try:
+        table = Table.attach(start.fds["table"], writable=False)
+    except LayoutError as e:
+        return log.fatal(f"console: {e}; was pptpcon upgraded under a running instance?", 69)
+
+    async def body() -> None:
+        console = Console(start, table, out)
+        console.bind()
+        privileges.drop(start.settings.server.user)
+        await console.run()
+
+    asyncio.run(body())
+    return 0

@@ -1,0 +1,197 @@
+"""Every series of /metrics: name, kind, labels, meaning. METRICS.md is the same as a table.
+
+Labels come from closed sets (workers, pools of the settings, names of ops.metrics and of
+the data path's counters), never from what a subscriber sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["gauge", "counter", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One family."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+def _gauge(name: str, help: str, *labels: str) -> Series:
+    return Series(name, "gauge", labels, help)
+
+
+def _counter(name: str, help: str, *labels: str) -> Series:
+    return Series(name, "counter", labels, help)
+
+
+SERIES: Final[tuple[Series, ...]] = (
+    # the concentrator
+    _gauge("pptp_build_info", "Always 1; the label names the version running.", "version"),
+    _gauge("pptp_start_time_seconds", "When the concentrator started, Unix time."),
+    _gauge("pptp_stopping", "1 while the concentrator ends its sessions and takes no calls."),
+    _gauge("pptp_config_reload_success", "1 if the last load of the configuration was good."),
+    _gauge(
+        "pptp_config_last_reload_timestamp_seconds",
+        "When a good configuration was last loaded, Unix time.",
+    ),
+    _gauge("pptp_process_up", "1 if the process runs.", "process"),
+    _counter(
+        "pptp_process_cpu_seconds_total",
+        "CPU seconds, user and system, of the processes that are no workers.",
+        "process",
+    ),
+    # sessions
+    _gauge("pptp_slots_capacity", "Sessions the concentrator may hold at once."),
+    _gauge(
+        "pptp_slots_used",
+        "Slots taken, by sessions in any state; the sum is the rows of `show sessions`.",
+        "worker",
+    ),
+    _gauge("pptp_sessions", "Sessions by state.", "state"),
+    _counter("pptp_sessions_started_total", "Sessions that came up."),
+    _counter("pptp_sessions_ended_total", "Calls and sessions ended, by cause.", "reason"),
+    _counter(
+        "pptp_sessions_resumed_total",
+        "Sessions a worker took over, up, from its dead predecessor.",
+        "worker",
+    ),
+    _gauge("pptp_ip_pool_addresses", "Addresses a pool has to give.", "pool"),
+    _gauge(
+        "pptp_ip_pool_used",
+        'Addresses given to sessions; pool "(static)" are those named by accounts.',
+        "pool",
+    ),
+    # control connections and calls
+    _gauge("pptp_control_connections", "Control connections open."),
+    _counter(
+        "pptp_control_connections_total",
+        "Control connections by what became of them: accepted at the start, "
+        "refused, or how an accepted one ended.",
+        "result",
+    ),
+    _counter("pptp_control_messages_total", "Control messages, RFC 2637 section 2.", "direction"),
+    _counter("pptp_control_protocol_errors_total", "Control messages that broke the protocol."),
+    _counter("pptp_calls_requested_total", "Outgoing-Call-Requests received."),
+    _counter("pptp_calls_accepted_total", "Outgoing-Call-Replies sent that say connected."),
+    _counter("pptp_calls_refused_total", "Calls and connections refused, by reason.", "reason"),
+    _counter("pptp_calls_without_gre_total", "Calls that were up and got no GRE at all."),
+    _counter("pptp_link_info_unmatched_total", "Set-Link-Info messages for a call nobody knows."),
+    _counter("pptp_wan_errors_total", "WAN-Error-Notify messages received."),
+    _counter(
+        "pptp_authentications_total",
+        "Answers to authentication: accept, reject, or timeout without any.",
+        "method",
+        "result",
+    ),
+    _counter("pptp_secrets_loads_total", "Account files read.", "worker", "result"),
+    # workers
+    _gauge("pptp_worker_up", "1 if the worker process runs.", "worker"),
+    _counter("pptp_worker_restarts_total", "Starts of the worker after its first.", "worker"),
+    _counter(
+        "pptp_worker_cpu_seconds_total",
+        "CPU seconds, user and system: the data thread, and all else of the process (control).",
+        "worker",
+        "thread",
+    ),
+    _gauge(
+        "pptp_worker_heartbeat_age_seconds",
+        "Since the thread last showed life; 0 before it ever has.",
+        "worker",
+        "thread",
+    ),
+    _counter("pptp_worker_wakeups_total", "Times the data thread woke for work.", "worker"),
+    _gauge("pptp_dispatcher_heartbeat_age_seconds", "Since the dispatcher last showed life."),
+    _counter(
+        "pptp_bus_messages_total",
+        "Messages on the bus between dispatcher and workers.",
+        "process",
+        "direction",
+    ),
+    _counter("pptp_bus_errors_total", "Bus messages that were no good.", "process"),
+    _counter("pptp_netops_requests_total", "Route requests carried out by netops."),
+    _counter("pptp_netops_failures_total", "Route requests the kernel refused."),
+    _counter("pptp_netops_routes_total", "Routes changed.", "operation"),
+    _counter("pptp_worker_route_requests_total", "Route requests a worker made.", "worker"),
+    _counter(
+        "pptp_worker_route_failures_total",
+        "Route requests of a worker that failed or got no answer.",
+        "worker",
+    ),
+    # traffic: receive is from subscribers, transmit is to them
+    _counter(
+        "pptp_traffic_bytes_total",
+        "Octets of inner IP packets delivered; receive is from subscribers.",
+        "worker",
+        "direction",
+    ),
+    _counter(
+        "pptp_traffic_packets_total",
+        "Inner IP packets delivered; receive is from subscribers.",
+        "worker",
+        "direction",
+    ),
+    _counter("pptp_gre_packets_total", "GRE packets of any kind.", "worker", "direction"),
+    _counter(
+        "pptp_gre_bytes_total",
+        "Octets of GRE packets, outer IP header included where the socket shows it.",
+        "worker",
+        "direction",
+    ),
+    _counter(
+        "pptp_gre_ack_only_packets_total",
+        "GRE packets with an acknowledgement and no payload.",
+        "worker",
+        "direction",
+    ),
+    _counter(
+        "pptp_gre_control_packets_total",
+        "GRE packets that carry PPP negotiation or LCP echo.",
+        "worker",
+        "direction",
+    ),
+    _counter(
+        "pptp_gre_reordered_total", "GRE packets that came late and were put in order.", "worker"
+    ),
+    _counter("pptp_gre_lost_total", "GRE sequence numbers given up as lost.", "worker"),
+    _gauge("pptp_packets_queued", "GRE packets held now for an earlier one.", "worker"),
+    _counter(
+        "pptp_drops_total",
+        "Packets dropped; receive is from subscribers.",
+        "worker",
+        "direction",
+        "reason",
+    ),
+    _counter(
+        "pptp_mppe_resyncs_total",
+        "MPPE key changes made to catch up with lost packets.",
+        "worker",
+    ),
+    _counter("pptp_tun_packets_total", "Inner packets read from the TUN, as segments.", "worker"),
+    _counter("pptp_tun_reads_total", "Reads of the TUN; a super-packet is one.", "worker"),
+    _counter("pptp_tun_writes_total", "Writes to the TUN; a super-packet is one.", "worker"),
+    _counter("pptp_mss_clamped_total", "TCP SYNs whose MSS option was lowered.", "worker"),
+    _counter("pptp_icmp_too_big_total", "ICMP fragmentation-needed messages sent.", "worker"),
+    Series(
+        "pptp_batch_packets",
+        "histogram",
+        ("worker", "direction"),
+        "Packets handled in one batch.",
+    ),
+    # PPP
+    _counter(
+        "pptp_ppp_frames_total",
+        "PPP frames to and from the control thread.",
+        "worker",
+        "direction",
+    ),
+    _counter("pptp_ppp_malformed_frames_total", "PPP frames that were no good.", "worker"),
+    _counter("pptp_ppp_protocol_rejects_total", "LCP Protocol-Rejects sent.", "worker"),
+    _counter("pptp_lcp_echo_requests_total", "LCP Echo-Requests.", "worker", "direction"),
+    _counter("pptp_lcp_echo_timeouts_total", "Links whose LCP echoes stayed unanswered.", "worker"),
+)
