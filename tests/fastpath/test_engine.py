@@ -1,0 +1,380 @@
+"""The data thread against a peer of plain Python: GRE, PPP, MPPE, TUN."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+
+import pytest
+
+from fastpath import engine, mppe
+from tests.fastpath import peer as lab
+from tests.fastpath.peer import INNER, ip_sum, running, tcp, udp
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(
+        os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
+    ),
+]
+HOST = 0xC6130005
+RX, TX = bytes(range(16)), bytes(range(16, 32))
+
+
+class Cipher:
+    """The subscriber's MPPE, by the obvious functions: stateless, one key a packet."""
+
+    def __init__(self, start: bytes, bits: int = 128) -> None:
+        self.start, self.bits = start, bits
+        self.key = mppe.initial_key(start, bits)
+        self.count = 0
+
+    def step(self) -> None:
+        self.key = mppe.changed_key(self.start, self.key, self.bits)
+        self.count = (self.count + 1) & 0xFFF
+
+    def seal(self, packet: bytes, protocol: bytes = b"\x00\x21") -> bytes:
+        head = struct.pack(">H", 0x9000 | self.count)
+        self.step()
+        return b"\xff\x03\x00\xfd" + head + mppe.crypt_batch([protocol + packet], [self.key])[0]
+
+    def open(self, frame: bytes) -> bytes:
+        assert frame[:4] == b"\xff\x03\x00\xfd"
+        assert struct.unpack(">H", frame[4:6])[0] == 0x9000 | self.count
+        self.step()
+        plain = mppe.crypt_batch([frame[6:]], [self.key])[0]
+        assert plain[:2] == b"\x00\x21"
+        return plain[2:]
+
+
+def test_control_frames_both_ways() -> None:
+    with running() as p:
+        p.install()
+        p.send(b"\xff\x03\xc0\x21\x01\x00\x00\x04")
+        assert p.event(engine.EVENT_FRAME) == b"\xc0\x21\x01\x00\x00\x04"
+        p.send(b"\xc0\x21\x01\x01\x00\x04")  # without ff03
+        assert p.event(engine.EVENT_FRAME) == b"\xc0\x21\x01\x01\x00\x04"
+        assert p.engine.send(p.index, p.generation, b"\xc0\x21\x02\x00\x00\x04")
+        seq, ack, payload = p.receive()
+        assert (seq, ack, payload) == (0, 1, b"\xff\x03\xc0\x21\x02\x00\x00\x04")
+
+
+def test_first_sequence_may_be_one() -> None:
+    with running() as p:
+        p.install()
+        p.seq = 1
+        p.send(b"\xc0\x21\x01\x01\x00\x04")
+        assert p.event(engine.EVENT_FRAME, wait=0.04)[2] == 1
+
+
+def test_pure_acknowledgement_is_delayed() -> None:
+    with running(ack_delay_ms=30) as p:
+        p.install()
+        p.send(b"\xc0\x21\x0c\x01\x00\x04")
+        assert p.receive() == (None, 0, b"")
+        assert p.count("tx_ack_only") == 1
+
+
+def test_no_session_and_wrong_peer() -> None:
+    with running() as p:
+        p.raw(lab.gre.build(1, b"\xc0\x21", 0))
+        p.wait_count("drop_rx_no_session", 1)
+        p.install()
+        with lab.socket.socket(lab.socket.AF_INET, lab.socket.SOCK_RAW, lab.GRE) as other:
+            other.bind(("127.77.0.9", 0))
+            other.sendto(lab.gre.build(p.call_id, b"\xc0\x21\x01", 0), (lab.SERVER, 0))
+        p.wait_count("drop_rx_wrong_peer", 1)
+        p.raw(b"\x30\x01\x88\x0b\xff\xff")
+        p.raw(b"\x00" * 20)
+        p.wait_count("drop_rx_malformed", 2)
+
+
+def test_clear_data_both_ways() -> None:
+    with running() as p:
+        p.install()
+        p.send(b"\x00\x21" + udp(INNER, HOST, b"early"))
+        p.wait_count("drop_rx_not_up", 1)
+        p.up()
+        out = udp(INNER, HOST, b"hello")
+        p.send(b"\x21" + out)
+        assert p.from_tun() == ((0,) * 6, out)
+        p.send(b"\xff\x03\x00\x21" + out + b"padding")
+        assert p.from_tun()[1] == out
+        p.send(b"\x21" + udp(INNER + 1, HOST, b"spoofed"))
+        p.wait_count("drop_rx_spoofed", 1)
+        back = udp(HOST, INNER, b"answer")
+        p.to_tun(back)
+        assert p.data() == b"\xff\x03\x00\x21" + back
+        p.to_tun(udp(HOST, INNER + 7, b"nobody"))
+        p.wait_count("drop_tx_no_session", 1)
+        s = p.table.session(p.index)
+        assert (s.rx_packets, s.rx_bytes) == (2, 2 * len(out))
+        assert (s.tx_packets, s.tx_bytes) == (1, len(back))
+
+
+@pytest.mark.parametrize("bits", [40, 56, 128])
+def test_encrypted_both_ways(bits: int) -> None:
+    rx, tx = (RX, TX) if bits == 128 else (RX[:8], TX[:8])
+    with running() as p:
+        p.install()
+        p.up(bits=bits, rx=rx, tx=tx)
+        ours, theirs = Cipher(rx, bits), Cipher(tx, bits)
+        for n in (0, 1, 7, 8, 9, 500, 1300):
+            packet = udp(INNER, HOST, os.urandom(n))
+            p.send(ours.seal(packet))
+            assert p.from_tun()[1] == packet
+            packet = udp(HOST, INNER, os.urandom(n))
+            p.to_tun(packet)
+            assert theirs.open(p.data()) == packet
+
+
+def test_gap_late_clear_and_wrap_of_the_coherency_count() -> None:
+    with running(reorder_depth=0) as p:
+        p.install()
+        p.up(bits=128, rx=RX, tx=TX)
+        ours = Cipher(RX)
+        packet = udp(INNER, HOST, b"x")
+        while ours.count != 0xFFE:
+            if ours.count % 1500 == 0:  # within 2047 of what the engine has seen
+                p.send(ours.seal(packet))
+                assert p.from_tun()[1] == packet
+            ours.step()
+        for expected in (0xFFE, 0xFFF, 0, 1):
+            while ours.count != expected:
+                ours.step()
+            p.send(ours.seal(packet))
+            assert p.from_tun()[1] == packet
+        assert p.count("mppe_rekeys") >= 4000
+        late = struct.pack(">H", 0x9000 | (ours.count - 2) & 0xFFF)
+        p.send(b"\x00\xfd" + late + b"abcdefgh")
+        p.wait_count("drop_rx_mppe_coherency", 1)
+        p.send(b"\x00\x21" + packet)
+        p.wait_count("drop_rx_mppe_clear", 1)
+        p.send(ours.seal(packet))
+        assert p.from_tun()[1] == packet
+
+
+def test_wrong_key_is_noticed() -> None:
+    with running() as p:
+        p.install()
+        p.up(bits=128, rx=RX, tx=TX)
+        wrong = Cipher(TX)
+        for _ in range(20):
+            p.send(wrong.seal(udp(INNER, HOST, b"x" * 40)))
+        p.event(engine.EVENT_DESYNC)
+
+
+def test_reordering_duplicates_and_a_given_up_gap() -> None:
+    with running(reorder_depth=16, reorder_timeout_ms=40) as p:
+        p.install()
+        p.up()
+        packets = [udp(INNER, HOST, bytes([i])) for i in range(12)]
+        for seq in (0, 2, 1, 5, 4, 3, 3, 0):
+            p.send(b"\x21" + packets[seq], seq=seq)
+        assert [p.from_tun()[1] for _ in range(6)] == packets[:6]
+        p.wait_count("drop_rx_duplicate", 2)
+        start = time.monotonic()
+        p.send(b"\x21" + packets[8], seq=8)
+        p.send(b"\x21" + packets[7], seq=7)
+        assert [p.from_tun()[1] for _ in range(2)] == packets[7:9]
+        assert time.monotonic() - start >= 0.03
+        p.wait_count("gre_lost", 1)
+        p.send(b"\x21" + packets[6], seq=6)
+        p.wait_count("drop_rx_late", 1)
+        assert p.count("queued") == 0
+
+
+def test_sequence_wraps_at_32_bits() -> None:
+    with running() as p:
+        p.install()
+        p.up()
+        packet = udp(INNER, HOST, b"w")
+        for first in (0x70000000, 0xE0000000, 2**32 - 5):  # four strays: a new sequence
+            for seq in range(first, first + 4):
+                p.send(b"\x21" + packet, seq=seq)
+            assert p.from_tun()[1] == packet
+        for seq in (2**32 - 1, 0, 2, 1):
+            p.send(b"\x21" + packet, seq=seq)
+        for _ in range(4):
+            assert p.from_tun()[1] == packet
+        assert p.count("drop_rx_out_of_window") == 9
+
+
+def test_every_packet_is_accounted_for() -> None:
+    with running(reorder_depth=8, reorder_timeout_ms=10) as p:
+        p.install()
+        p.up()
+        for seq in (0, 1, 1, 5, 9000, 3, 2, 40, 41, 44):
+            p.send(b"\x21" + udp(INNER, HOST, b"x"), seq=seq)
+            p.raw(os.urandom(12))
+        time.sleep(0.1)
+        c = p.table.data_counters(0)
+        ends = c["rx_ack_only"] + c["rx_control"] + c["rx_data"] + c["queued"]
+        ends += sum(v for k, v in c.items() if k.startswith("drop_rx_"))
+        assert c["gre_rx_packets"] == ends == 20
+
+
+def test_super_packet_becomes_segments() -> None:
+    with running() as p:
+        p.install()
+        p.up(mtu=1400)
+        data = os.urandom(5000)
+        packet = bytearray(tcp(HOST, INNER, data, seq=77, flags=0x18))
+        p.to_tun(bytes(packet), (1, 1, 40, 1360, 20, 16))
+        got = b""
+        for i in range(4):
+            frame = p.data()[4:]
+            head = struct.unpack(">HHIIBBHHH", frame[20:40])
+            assert head[2] == 77 + len(got)
+            assert ip_sum(frame[:20]) == 0
+            pseudo = struct.pack(">IIBBH", HOST, INNER, 0, 6, len(frame) - 20)
+            assert ip_sum(pseudo + frame[20:]) == 0
+            assert head[5] == (0x18 if i == 3 else 0x10)
+            got += frame[40:]
+        assert got == data
+
+
+def test_segments_become_a_super_packet() -> None:
+    with running(reorder_timeout_ms=1000) as p:
+        p.install()
+        p.up()
+        data = os.urandom(1300 * 5 + 100)
+        # Held back by a missing first one, they come in one batch.
+        parts = [data[i : i + 1300] for i in range(0, len(data), 1300)]
+        p.send(b"\xc0\x21\x0b\x00\x00\x08\x00\x00\x00\x00", seq=0)
+        for i, part in enumerate(parts[1:], 2):
+            p.send(b"\x21" + tcp(INNER, HOST, part, seq=1300 * (i - 1)), seq=i)
+        p.wait_count("reordered", len(parts) - 1)
+        p.send(b"\x21" + tcp(INNER, HOST, parts[0], seq=0), seq=1)
+        got, writes = b"", 0
+        while len(got) < len(data):
+            vnet, packet = p.from_tun()
+            writes += 1
+            if vnet[1]:
+                assert vnet[:4] == (1, 1, 40, 1300)
+                assert (vnet[4], vnet[5]) == (20, 16)
+                assert struct.unpack(">H", packet[2:4])[0] == len(packet)
+                assert ip_sum(packet[:20]) == 0
+            got += packet[40:]
+        assert got == data
+        assert writes <= 2
+        assert p.table.session(p.index).rx_packets == len(parts)
+
+
+def test_a_bad_checksum_is_not_hidden_by_coalescing() -> None:
+    with running() as p:
+        p.install()
+        p.up()
+        good = [tcp(INNER, HOST, b"a" * 100, seq=100 * i) for i in range(3)]
+        bad = good[1][:-1] + b"b"
+        p.send(b"\xc0\x21\x0b\x00\x00\x08\x00\x00\x00\x00", seq=0)
+        for seq, packet in ((2, bad), (3, good[2]), (1, good[0])):
+            p.send(b"\x21" + packet, seq=seq)
+        got = [p.from_tun() for _ in range(3)]
+        assert [packet for _, packet in got] == [good[0], bad, good[2]]
+        assert all(vnet == (0,) * 6 for vnet, _ in got)
+
+
+def test_mss_is_clamped_both_ways() -> None:
+    with running() as p:
+        p.install()
+        p.up(mtu=1396)
+        syn = tcp(INNER, HOST, b"", flags=0x02, options=b"\x02\x04\x05\xb4")
+        p.send(b"\x21" + syn)
+        packet = p.from_tun()[1]
+        assert packet[40:44] == b"\x02\x04" + struct.pack(">H", 1356)
+        pseudo = struct.pack(">IIBBH", INNER, HOST, 0, 6, len(packet) - 20)
+        assert ip_sum(pseudo + packet[20:]) == 0
+        syn = tcp(HOST, INNER, b"", flags=0x12, options=b"\x01\x02\x04\x05\xb4\x00\x00\x00")
+        p.to_tun(syn)
+        packet = p.data()[4:]
+        assert packet[41:45] == b"\x02\x04" + struct.pack(">H", 1356)
+        pseudo = struct.pack(">IIBBH", HOST, INNER, 0, 6, len(packet) - 20)
+        assert ip_sum(pseudo + packet[20:]) == 0
+
+
+def test_too_big_is_answered_or_fragmented() -> None:
+    with running() as p:
+        p.install()
+        p.up(mtu=600)
+        p.to_tun(lab.ipv4(HOST, INNER, b"d" * 900, df=True))
+        icmp = p.from_tun()[1]
+        assert icmp[20:22] == b"\x03\x04"
+        assert struct.unpack(">H", icmp[26:28])[0] == 600
+        assert ip_sum(icmp[20:]) == 0 == ip_sum(icmp[:20])
+        p.wait_count("drop_tx_too_big", 1)
+        body = os.urandom(1300)
+        p.to_tun(lab.ipv4(HOST, INNER, body))
+        whole = bytearray(1300)
+        more = True
+        while more:
+            part = p.data()[4:]
+            word = struct.unpack(">H", part[6:8])[0]
+            more = bool(word & 0x2000)
+            at = (word & 0x1FFF) * 8
+            whole[at : at + len(part) - 20] = part[20:]
+            assert len(part) <= 600
+        assert bytes(whole) == body
+
+
+def test_lcp_echo_is_answered_and_sent() -> None:
+    with running() as p:
+        p.install()
+        p.up(echo_s=1)
+        p.send(b"\xc0\x21\x09\x07\x00\x0c\x00\x00\x00\x05abcd")
+        assert p.data() == b"\xff\x03\xc0\x21\x0a\x07\x00\x0c\x11\x22\x33\x44abcd"
+        echo = p.data(wait=4)
+        assert echo[4] == 9
+        p.event(engine.EVENT_ECHO_LOST, wait=8)
+        assert p.count("lcp_echo_timeouts") == 1
+
+
+def test_a_successor_goes_on_where_the_record_says() -> None:
+    with running() as p:
+        p.install()
+        p.up(bits=128, rx=RX, tx=TX)
+        ours, theirs = Cipher(RX), Cipher(TX)
+        for _ in range(5):
+            p.send(ours.seal(udp(INNER, HOST, b"1")))
+            p.from_tun()
+            p.to_tun(udp(HOST, INNER, b"2"))
+            theirs.open(p.data())
+        table, seq = p.table, p.seq
+    with running(table) as q:
+        q.event(engine.EVENT_RESUMED)
+        q.generation, q.seq = p.generation, seq
+        q.send(ours.seal(udp(INNER, HOST, b"3")))
+        assert q.from_tun()[1] == udp(INNER, HOST, b"3")
+        q.to_tun(udp(HOST, INNER, b"4"))
+        sequence, _, payload = q.receive()
+        assert sequence == 5
+        assert theirs.open(payload) == udp(HOST, INNER, b"4")
+
+
+def test_remove_ends_everything() -> None:
+    with running(reorder_timeout_ms=1000) as p:
+        p.install()
+        p.up()
+        p.send(b"\x21" + udp(INNER, HOST, b"held"), seq=5)
+        p.wait_count("reordered", 1)
+        assert p.engine.remove(p.index, p.generation)
+        p.event(engine.EVENT_REMOVED)
+        assert p.count("queued") == 0
+        assert p.count("drop_rx_session_ended") == 1
+        p.send(b"\x21" + udp(INNER, HOST, b"gone"), seq=6)
+        p.wait_count("drop_rx_no_session", 1)
+        assert p.engine.remove(p.index, 99)  # unknown handles are answered too
+        p.event(engine.EVENT_REMOVED)
+
+
+def test_client_role_selects_by_source() -> None:
+    with running(role=engine.CLIENT) as p:
+        p.install()
+        p.up()
+        out = udp(INNER, HOST, b"up")
+        p.to_tun(out)
+        assert p.data() == b"\xff\x03\x00\x21" + out
+        back = udp(HOST, INNER, b"down")
+        p.send(b"\x21" + back)
+        assert p.from_tun()[1] == back
