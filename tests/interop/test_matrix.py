@@ -1,0 +1,34 @@
+"""The lab's variants: each logs in as it should or is refused as it should, and moves data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.interop import lab
+from tests.interop.conftest import fresh_name
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(420)]
+
+# EAP is another issue's.
+AUTH = (
+    "pap",
+    "chap-md5",
+    "mschap",
+    "mschapv2",
+    "pap-wrong",
+    "chap-wrong",
+    "mschapv2-wrong",
+    "no-such-user",
+)
+
+
+@pytest.mark.parametrize(("group", "only"), [("auth", AUTH), ("mppe", ()), ("comp", ())])
+def test_group(group: str, only: tuple[str, ...], tmp_path: Path) -> None:
+    lines = lab.matrix(fresh_name(), group, tmp_path, only)
+    print("\n".join(lines))
+    bad = [line for line in lines if line.startswith("FAIL")]
+    said = (tmp_path / f"{group}-server.log").read_text(errors="replace")[-3000:]
+    assert not bad, "\n".join((*bad, said))
+    assert lines[-1].endswith(" 0 failed")
