@@ -37,7 +37,7 @@ def test_four_at_once(topology: Topology, concentrator: Concentrator, tmp_path: 
     )
     try:
         rows = concentrator.wait_sessions(4)
-        assert len({row["address"] for row in rows}) == 4
+        assert len({row["ip"] for row in rows}) == 4
         assert {row["worker"] for row in rows} == {0, 1}
         result = client.result()
     finally:

@@ -90,7 +90,7 @@ def test_garbage_costs_a_client_nothing(
     dice = random.Random(20070707)
     try:
         row = concentrator.wait_sessions(1)[0]
-        call_ids = [concentrator.json("show", "session", row["sid"])["call_id"]]
+        call_ids = [row["call-id"]]
 
         def attack() -> int:
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_GRE)

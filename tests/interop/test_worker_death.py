@@ -57,9 +57,8 @@ def gap_of(text: str) -> tuple[float, int, int]:
 
 
 def worker_row(concentrator: Concentrator, number: int) -> dict[str, Any]:
-    """The row of one worker in `show workers`."""
-    rows = concentrator.json("show", "workers")
-    return next(row for row in rows if row["worker"] == number)
+    """The row of one worker."""
+    return next(row for row in concentrator.workers() if row["worker"] == number)
 
 
 def wait_traffic(concentrator: Concentrator, octets: int, timeout: float = 30) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def wait_traffic(concentrator: Concentrator, octets: int, timeout: float = 30) -
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         rows = concentrator.sessions()
-        if rows and rows[0]["tx_bytes"] > octets:
+        if rows and rows[0]["tx-bytes-raw"] > octets:
             return rows[0]
         time.sleep(0.1)
     raise AssertionError(f"no traffic after {timeout} s:\n{concentrator.tail()}")
@@ -90,8 +89,8 @@ def test_no_session_is_lost(
             os.kill(before["pid"], signal.SIGKILL)
             time.sleep(1.0)
             after = worker_row(concentrator, row["worker"])
-            assert after["pid"] not in (0, before["pid"])
-            assert after["starts"] == before["starts"] + 1
+            assert after["pid"] not in (None, before["pid"])
+            assert after["restarts"] == before["restarts"] + 1
         result = client.result()
     finally:
         client.stop()
@@ -118,7 +117,7 @@ def test_links_that_negotiate_end_and_the_client_comes_back(
     before = worker_row(concentrator, 0)
     os.kill(before["pid"], signal.SIGKILL)
     until = time.monotonic() + 5
-    while worker_row(concentrator, 0)["pid"] in (0, before["pid"]):
+    while worker_row(concentrator, 0)["pid"] in (None, before["pid"]):
         assert time.monotonic() < until, concentrator.tail()
         time.sleep(0.02)
     client = Client(topology, "--checks", "ping", log=tmp_path / "c.log")
