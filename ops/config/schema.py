@@ -40,7 +40,8 @@ def _address(text: str) -> str:
     return text
 
 
-def _ranges(text: str) -> str:
+def check_ranges(text: str) -> str:
+    """The text, if it is ranges of addresses that hosts can have; else ValueError."""
     try:
         found = parse_ranges(text)
     except ValueError as e:
@@ -139,7 +140,7 @@ Whole = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Address = Annotated[Text, AfterValidator(_address)]
-RangeText = Annotated[Text, AfterValidator(_ranges)]
+RangeText = Annotated[Text, AfterValidator(check_ranges)]
 Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Size = Annotated[Whole, Field(ge=576, le=1500)]
 Attempts = Annotated[Whole, Field(ge=1, le=255)]

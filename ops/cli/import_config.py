@@ -1,0 +1,59 @@
+"""`pptpcon import-config pptpd`: another server's files as our configuration."""
+
+from __future__ import annotations
+
+import click
+
+EX_CONFIG = 78
+
+
+@click.group("import-config")
+def import_config() -> None:
+    """Turn another server's configuration into ours."""
+
+
+@import_config.command()
+@click.argument("path", metavar="PATH")
+@click.option(
+    "--secrets",
+    metavar="FILE",
+    help="chap-secrets file. Otherwise the one beside PATH, or /etc/ppp/chap-secrets.",
+)
+@click.option(
+    "--options",
+    metavar="FILE",
+    help="pppd's options file, read alone. Otherwise ppp/options beside PATH and the file that"
+    " PATH names with its key option.",
+)
+def pptpd(path: str, secrets: str | None, options: str | None) -> None:
+    """Print the TOML for PATH, a pptpd.conf, with the options and chap-secrets it uses.
+
+    Files beside PATH (or in ppp/ beside it) are taken before those in /etc, so a copy of
+    another host's /etc can be imported. chap-secrets itself is not changed: pptpcon reads it.
+
+    Every value has its origin as a comment. What is lost, and what to do about it, is
+    told on standard error as FILE:LINE: OPTION: ..., and again at the end of the TOML.
+
+    \b
+    pptpcon import-config pptpd /etc/pptpd.conf > pptpcon.toml
+    pptpcon check-config pptpcon.toml
+
+    Exit status: 0 usable, 78 PATH is no pptpd.conf or can't be read.
+    """
+    from ops.config.load import ConfigError  # noqa: PLC0415
+    from ops.config.pptpd.importer import import_pptpd  # noqa: PLC0415
+
+    try:
+        result = import_pptpd(path, secrets=secrets, options=options)
+    except ConfigError as e:
+        for problem in e.problems:
+            click.echo(problem, err=True)
+        raise SystemExit(EX_CONFIG) from None
+    click.echo(result.toml, nl=False)
+    for note in result.notes:
+        click.echo(note, err=True)
+
+
+def register(group: click.Group) -> None:
+    """Add the command."""
+    group.add_command(import_config)

@@ -1,0 +1,1 @@
+"""pptpd's configuration (pptpd.conf, pppd's options, chap-secrets) as ours."""
