@@ -1,0 +1,788 @@
+"""Where control connections and workers meet: admission, call IDs, records, endings.
+
+No socket and no clock here: the owner brings what arrived and `now`; messages to
+workers leave by `send`, actions of control connections by `carry`. The truth about a
+session is its record in the shared table; a Call is what the dispatcher adds to it.
+
+A record is taken in `call_requested` and freed in `_ended`, nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol, TypeVar
+
+from dispatcher.answers import DISCONNECTED, REFUSED
+from dispatcher.callids import CallIds
+from dispatcher.counters import Counters, QuietLog
+from dispatcher.placement import LOST_S, Placement, Worker
+from dispatcher.pools import Addresses, NoAddress
+from dispatcher.pptp.connection import Action, Connection, Ending
+from dispatcher.pptp.messages import OutgoingRequest
+from fastpath.layout import FREE, STATIC_POOL, Session, Table
+from ops.log import Log
+from ops.messages import (
+    VERSION,
+    Admit,
+    Admitted,
+    Down,
+    End,
+    Ended,
+    Heartbeat,
+    Hello,
+    Install,
+    Installed,
+    LinkInfo,
+    Message,
+    MessageError,
+    Refused,
+    Terminate,
+    Terminated,
+    Up,
+    Welcome,
+)
+from ops.metrics import AUTH_METHODS, END_CAUSES
+from ops.ranges import format_address
+from ops.settings import Settings
+
+INSTALL_TIMEOUT_S: Final = 5.0
+END_AGAIN_S: Final = 5.0  # End is said again until Ended comes
+END_HARD_S: Final = 15.0  # and no longer softly
+
+Handle = tuple[int, int]
+Key = TypeVar("Key", int, str)
+
+
+class CallState(Enum):
+    """Of a call in the dispatcher; what the client hears of it is the connection's."""
+
+    INSTALLING = "installing"  # Outgoing-Call-Reply waits for the worker
+    STARTING = "starting"
+    UP = "up"
+    ENDING = "ending"  # End was said, Ended has not come
+
+
+class CallEvent(Enum):
+    INSTALLED = "installed"
+    ADMIT = "admit"
+    UP = "up"
+    END = "end"
+
+
+_S = CallState
+_E = CallEvent
+# What may happen when. Ended may come in any state and is the end.
+TABLE: Final[dict[tuple[CallState, CallEvent], CallState]] = {
+    (_S.INSTALLING, _E.INSTALLED): _S.STARTING,
+    (_S.INSTALLING, _E.END): _S.ENDING,
+    (_S.STARTING, _E.ADMIT): _S.STARTING,
+    (_S.STARTING, _E.UP): _S.UP,
+    (_S.STARTING, _E.END): _S.ENDING,
+    (_S.UP, _E.ADMIT): _S.UP,
+    (_S.UP, _E.END): _S.ENDING,
+}
+ENDING_CAUSES: Final[dict[Ending, str]] = {
+    Ending.CLOSED_BY_PEER: "lost_carrier",
+    Ending.STOPPED_BY_PEER: "user_request",
+    Ending.STOPPED_BY_US: "admin_reboot",
+    Ending.START_TIMEOUT: "lost_service",
+    Ending.CALL_TIMEOUT: "lost_service",
+    Ending.ECHO_TIMEOUT: "lost_service",
+    Ending.PROTOCOL_ERROR: "protocol_error",
+}
+
+
+class Bus(Protocol):
+    """What of dispatcher.bus is used here."""
+
+    def send(self, peer: bytes, message: Message) -> None: ...
+    def backlog(self, peer: bytes) -> int: ...
+    def forget(self, peer: bytes) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Control:
+    """A control connection: its protocol, its ends, and its calls by their numbers."""
+
+    number: int
+    peer: int  # host-order IPv4
+    peer_port: int
+    local: int
+    protocol: Connection
+    calls: dict[int, Call] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A record in use."""
+
+    index: int
+    generation: int
+    sid: int
+    worker: int
+    call_id: int
+    peer: int
+    state: CallState
+    control: Control | None  # None: its control connection is gone
+    number: int = 0  # in that control connection
+    accepted: bool = False  # Outgoing-Call-Reply said yes
+    was_up: bool = False
+    user: str = ""
+    admitted: bool = False  # counts for its user
+    address: int = 0
+    local: int = 0
+    cause: str = ""
+    soft: bool = False
+    ending_since: float = 0.0
+
+    @property
+    def handle(self) -> Handle:
+        return self.index, self.generation
+
+
+class Exchange:
+    """All calls of the box."""
+
+    def __init__(
+        self,
+        *,
+        table: Table,
+        settings: Settings,
+        log: Log,
+        counters: Counters,
+        bus: Bus,
+        carry: Callable[[Control, list[Action], float], None],
+        entropy: random.Random,
+        now: float,
+    ) -> None:
+        self._table = table
+        self._settings = settings
+        self._log = log
+        self._quiet = QuietLog(log)
+        self._count = counters.add
+        self._bus = bus
+        self._carry = carry
+        self.stopping = False
+        self.placement = Placement(table.workers, bus.backlog)
+        self.addresses = Addresses(settings)
+        self.calls: dict[int, Call] = {}  # by index
+        self._by_worker: list[set[int]] = [set() for _ in range(table.workers)]
+        self._starting = 0
+        self._of_ip: dict[int, int] = {}
+        self._of_user: dict[str, int] = {}
+        self._free: deque[int] = deque()
+        self._install_due: deque[tuple[float, Handle]] = deque()
+        self._gre_due: deque[tuple[float, Handle]] = deque()
+        self._end_due: deque[tuple[float, Handle]] = deque()
+        used = self._adopt(now)
+        self.call_ids = CallIds(table.workers, used, entropy)
+
+    def _adopt(self, now: float) -> set[int]:
+        """Records a dispatcher before us left. Their control connections died with it, so
+        they end: as soon as their workers say Hello."""
+        used: set[int] = set()
+        for index in range(self._table.capacity):
+            if self._table.allot_state(index)[1] == FREE:
+                self._free.append(index)
+                continue
+            s = self._table.session(index)
+            self._table.set_ending(index)
+            call = Call(
+                index=index,
+                generation=s.generation,
+                sid=s.sid,
+                worker=s.worker,
+                call_id=s.call_id,
+                peer=s.peer_address,
+                state=CallState.ENDING,
+                control=None,
+                accepted=True,
+                was_up=s.up_ns != 0,
+                user=s.name,
+                cause="lost_carrier",
+                soft=True,
+                ending_since=now,
+            )
+            if s.granted_address and self.addresses.hold(s.granted_address, call):
+                call.address = s.granted_address
+            used.add(s.call_id)
+            self._enter(call)
+            self._end_due.append((now + END_AGAIN_S, call.handle))
+        if self.calls:
+            self._log.warning(
+                "sessions of the dispatcher before this one end, their control connections died",
+                sessions=len(self.calls),
+            )
+        return used
+
+    # -- from control connections
+
+    def call_requested(
+        self, control: Control, number: int, request: OutgoingRequest, now: float
+    ) -> None:
+        """Outgoing-Call-Request: take a slot, a call ID and a record, and install."""
+        self._count("calls_requested")
+        limits = self._settings.limits
+        peer = control.peer
+        slots = min(limits.max_sessions, self._table.capacity)
+        refuse = ""
+        text = ""
+        if self.stopping or self._table.stopping:
+            refuse, text = "shutting_down", "the concentrator is stopping"
+        elif len(self.calls) >= slots or not self._free:
+            refuse = "no_slot"
+            text = f"all {slots} slots are in use; raise limits.max_sessions"
+            if slots < limits.max_sessions:
+                text = f"all {slots} slots are in use; limits.max_sessions needs a restart to grow"
+        elif limits.per_ip_sessions and self._of_ip.get(peer, 0) >= limits.per_ip_sessions:
+            refuse = "per_ip_limit"
+            text = f"{limits.per_ip_sessions} sessions of this address (limits.per_ip_sessions)"
+        elif self._starting >= limits.max_starting:
+            refuse = "starting_limit"
+            text = f"{self._starting} calls are being set up (limits.max_starting)"
+        if refuse:
+            self._refuse(control, number, refuse, text, now)
+            return
+        worker = self.placement.pick(now, lambda w: self.call_ids.available(w, now))
+        call_id = self.call_ids.take(worker.index, now) if worker is not None else None
+        if worker is None or call_id is None:
+            self._refuse(control, number, "no_worker", self.placement.why_none(now), now)
+            return
+        index = self._free.popleft()
+        generation, sid = self._table.allot(
+            index,
+            worker=worker.index,
+            call_id=call_id,
+            peer_call_id=request.call_id,
+            local_address=control.local,
+            peer_address=peer,
+            peer_port=control.peer_port,
+            peer_window=request.window,
+            peer_speed=request.max_bps,
+            connection=control.number,
+        )
+        call = Call(
+            index=index,
+            generation=generation,
+            sid=sid,
+            worker=worker.index,
+            call_id=call_id,
+            peer=peer,
+            state=CallState.INSTALLING,
+            control=control,
+            number=number,
+        )
+        self._enter(call)
+        self._starting += 1
+        control.calls[number] = call
+        control.protocol.assign_call(number, call_id)
+        worker.waiting.add(call.handle)
+        self._install_due.append((now + INSTALL_TIMEOUT_S, call.handle))
+        self._send(call.worker, Install(*call.handle))
+
+    def call_cleared(self, control: Control, number: int, now: float) -> None:
+        """The client ended the call, and has been answered."""
+        call = control.calls.pop(number, None)
+        if call is not None:
+            call.control = None
+            self._end(call, "user_request", False, now)
+
+    def link_info(self, control: Control, number: int, send: int, receive: int) -> None:
+        """Set-Link-Info."""
+        call = control.calls.get(number)
+        if call is not None and call.state is not CallState.ENDING:
+            self._send(call.worker, LinkInfo(*call.handle, send, receive))
+
+    def control_closed(self, control: Control, ending: Ending, now: float) -> None:
+        """The control connection is over: so are its calls."""
+        calls = list(control.calls.values())
+        control.calls.clear()
+        # With TCP dead but GRE perhaps alive, LCP can still tell the client.
+        soft = ending is Ending.ECHO_TIMEOUT
+        for call in calls:
+            call.control = None
+            self._end(call, ENDING_CAUSES[ending], soft, now)
+
+    # -- from the bus
+
+    def message(self, peer: bytes, message: Message, now: float) -> None:
+        """A message of a worker or a console."""
+        if peer.startswith(b"console-"):
+            if isinstance(message, Terminate):
+                self._terminate(peer, message, now)
+            else:
+                self._stray(peer, message, now)
+            return
+        worker = self._worker(peer)
+        if worker is None:
+            self._stray(peer, message, now)
+            return
+        if isinstance(message, Hello):
+            self._hello(worker, message, now)
+            return
+        if not worker.present:
+            # Left in its queue from before a Hello: the Hello says what is true.
+            self._log.debug("message before Hello", peer=peer, message=type(message).__name__)
+            return
+        worker.heard = now
+        match message:
+            case Heartbeat():
+                worker.credit = message.credit
+            case Installed():
+                self._installed(worker, message, now)
+            case Admit():
+                self._admit(worker, message, now)
+            case Up():
+                self._up(worker, message, now)
+            case Down():
+                self._down(worker, message, now)
+            case Ended():
+                call = self._find(worker, message.index, message.generation)
+                if call is not None:
+                    self._ended(call, now)
+            case _:
+                self._stray(peer, message, now)
+
+    def bad_message(self, peer: bytes, error: MessageError, now: float) -> None:
+        """Undecodable: another version, or a bug."""
+        self._count("bus_errors")
+        self._quiet.warning("bus", "bad bus message", now, peer=peer, reason=str(error))
+        self._bus.send(peer, Refused(VERSION, str(error)))
+
+    def peer_gone(self, peer: bytes, now: float) -> None:
+        """Something was sent to a peer that is not connected any more."""
+        worker = self._worker(peer)
+        if worker is not None and worker.present:
+            self._lost(worker, "its connection to the bus is closed", now)
+
+    def _worker(self, peer: bytes) -> Worker | None:
+        name, _, number = peer.partition(b"-")
+        if name == b"worker" and number.isdigit() and int(number) < len(self.placement.workers):
+            return self.placement.workers[int(number)]
+        return None
+
+    def _stray(self, peer: bytes, message: Message, now: float) -> None:
+        self._count("bus_errors")
+        kind = type(message).__name__
+        self._quiet.warning("bus", "unexpected bus message", now, peer=peer, message=kind)
+
+    def _find(self, worker: Worker, index: int, generation: int) -> Call | None:
+        """The call that a worker's message is about, if it is still that one."""
+        call = self.calls.get(index)
+        if call is None or call.generation != generation or call.worker != worker.index:
+            return None
+        return call
+
+    def _hello(self, worker: Worker, hello: Hello, now: float) -> None:
+        """Reconcile: what is up there and not wanted ends, what is wanted and not up ends."""
+        if hello.worker != worker.index:
+            self._stray(worker.identity, hello, now)
+            return
+        again = worker.present
+        self._bus.forget(worker.identity)
+        worker.present = True
+        worker.heard = now
+        worker.pid = hello.pid
+        worker.page_pid = self._table.worker(worker.index).pid
+        worker.credit = hello.credit
+        worker.waiting.clear()
+        listed = set(hello.sessions)
+        ends: list[Handle] = []
+        known: set[Handle] = set()
+        lost: list[Call] = []
+        for index in sorted(self._by_worker[worker.index]):
+            call = self.calls[index]
+            known.add(call.handle)
+            if call.handle not in listed:
+                lost.append(call)
+            elif call.state is CallState.ENDING:
+                ends.append(call.handle)
+            elif call.state is CallState.INSTALLING:
+                lost.append(call)
+            elif call.state is CallState.STARTING:
+                self._set_up(call)
+        ends += sorted(listed - known)
+        self._send(worker.index, Welcome(VERSION, self._table.epoch, tuple(ends)))
+        for call in lost:
+            if call.state is CallState.ENDING:
+                self._say_end(call, now)
+            else:
+                self._fail(call, "worker_lost", "its worker began anew", now)
+        self._log.info(
+            "worker said Hello",
+            worker=worker.index,
+            pid=hello.pid,
+            sessions=len(listed),
+            to_end=len(ends) + len(lost),
+            again=again,
+        )
+
+    def _lost(self, worker: Worker, text: str, now: float) -> None:
+        """No way to a worker: calls that wait for it are refused, sessions stay."""
+        worker.present = False
+        waiting = [self.calls[index] for index, _ in sorted(worker.waiting)]
+        worker.waiting.clear()
+        self._quiet.warning(
+            "worker",
+            "worker lost",
+            now,
+            worker=worker.index,
+            pid=worker.pid,
+            reason=text,
+            calls_refused=len(waiting),
+        )
+        for call in waiting:
+            self._fail(call, "worker_lost", f"worker {worker.index} is lost", now)
+
+    def _installed(self, worker: Worker, message: Installed, now: float) -> None:
+        worker.waiting.discard((message.index, message.generation))
+        call = self._find(worker, message.index, message.generation)
+        if call is None or call.state is not CallState.INSTALLING:
+            return  # cleared or refused in the meantime, or said twice
+        if not message.ok:
+            text = f"worker {worker.index} can't install: {message.reason}"
+            self._fail(call, "worker_lost", text, now)
+            return
+        self._step(call, CallEvent.INSTALLED)
+        call.accepted = True
+        self._count("calls_accepted")
+        self._gre_due.append((now + self._settings.listen.gre_timeout_s, call.handle))
+        if call.control is not None:
+            control = call.control
+            self._carry(control, control.protocol.accept_call(call.number, now), now)
+
+    def _admit(self, worker: Worker, message: Admit, now: float) -> None:
+        call = self._find(worker, message.index, message.generation)
+        if call is None or not self._step(call, CallEvent.ADMIT):
+            return
+        if call.address:  # said twice: the same answer
+            self._send(call.worker, Admitted(*call.handle, call.address, call.local, "", ""))
+            return
+        user = message.user
+        limit = self._settings.limits.per_user_sessions
+        reason, text = "", ""
+        if self.stopping:
+            reason, text = "shutting_down", "the concentrator is stopping"
+        elif limit and self._of_user.get(user, 0) >= limit:
+            reason = "per_user_limit"
+            text = f"{limit} sessions of user {user!r} (limits.per_user_sessions)"
+        else:
+            try:
+                if message.address:
+                    grant = self.addresses.static(message.address, call)
+                else:
+                    grant = self.addresses.from_pool(message.pool, user, call)
+            except NoAddress as e:
+                reason, text = e.reason, e.text
+        if reason:
+            self._count(f"refused_{reason}")
+            self._quiet.warning(
+                reason,
+                "session refused",
+                now,
+                sid=f"{call.sid:016x}",
+                user=user,
+                peer=format_address(call.peer),
+                reason=reason,
+                text=text,
+            )
+            self._send(call.worker, Admitted(*call.handle, 0, 0, reason, text))
+            return
+        call.user = user
+        call.admitted = True
+        call.address = grant.address
+        call.local = grant.local
+        self._of_user[user] = self._of_user.get(user, 0) + 1
+        pool = STATIC_POOL if grant.pool < 0 else min(grant.pool, STATIC_POOL - 1)
+        self._table.grant(call.index, grant.address, grant.local, pool)
+        self._send(call.worker, Admitted(*call.handle, grant.address, grant.local, "", ""))
+
+    def _up(self, worker: Worker, message: Up, now: float) -> None:
+        call = self._find(worker, message.index, message.generation)
+        if call is not None and call.state is CallState.STARTING:
+            self._set_up(call)
+
+    def _set_up(self, call: Call) -> None:
+        self._step(call, CallEvent.UP)
+        call.was_up = True
+        self._count("sessions_started")
+        s = self._table.session(call.index)
+        self._log.info(
+            "session up",
+            sid=f"{call.sid:016x}",
+            user=call.user,
+            ip=format_address(s.address or call.address),
+            peer=format_address(call.peer),
+            worker=call.worker,
+            auth=AUTH_METHODS[s.auth] if s.auth < len(AUTH_METHODS) else s.auth,
+            mppe=_mppe(s),
+            setup_ms=max(0, s.up_ns - s.allotted_ns) // 1_000_000,
+        )
+
+    def _down(self, worker: Worker, message: Down, now: float) -> None:
+        """The link is over: tell the client; its control connection closes by itself."""
+        call = self._find(worker, message.index, message.generation)
+        if call is None or call.state is CallState.ENDING:
+            return
+        cause = message.cause if message.cause in END_CAUSES else "internal_error"
+        self._disconnect(call, cause, now)
+        self._end(call, cause, False, now)
+
+    def _terminate(self, peer: bytes, message: Terminate, now: float) -> None:
+        calls = [
+            call
+            for call in self.calls.values()
+            if call.state is not CallState.ENDING and _matches(call, message.by, message.value)
+        ]
+        self._log.notice(
+            "terminate", by=message.by, value=message.value, soft=message.soft, sessions=len(calls)
+        )
+        for call in calls:
+            self._end(call, "admin_reset", message.soft, now)
+        self._bus.send(peer, Terminated(message.request, len(calls)))
+
+    # -- time
+
+    def tick(self, now: float) -> None:
+        """Every second: heartbeats, silent workers."""
+        for worker in self.placement.workers:
+            if not worker.present:
+                continue
+            if now - worker.heard > LOST_S:
+                self._lost(worker, f"silent for {now - worker.heard:.0f} s", now)
+            elif self._replaced(worker):
+                self._lost(worker, "the keeper has started another", now)
+            else:
+                self._send(worker.index, Heartbeat(0))
+
+    def _replaced(self, worker: Worker) -> bool:
+        """Whether the keeper has written another pid since the Hello. 0 is nobody's: it is
+        about to start a successor, or there is no keeper."""
+        pid = self._table.worker(worker.index).pid
+        return pid not in (0, worker.pid, worker.page_pid)
+
+    def handle_timers(self, now: float) -> None:
+        """Installs without an answer, calls without GRE, Ends without Ended."""
+        for _, handle in _due(self._install_due, now):
+            call = self._call(handle)
+            if call is not None and call.state is CallState.INSTALLING:
+                self.placement.workers[call.worker].waiting.discard(handle)
+                text = f"worker {call.worker} did not install within {INSTALL_TIMEOUT_S:g} s"
+                self._fail(call, "worker_lost", text, now)
+        for _, handle in _due(self._gre_due, now):
+            call = self._call(handle)
+            if call is not None and call.state is CallState.STARTING:
+                self._look_for_gre(call, now)
+        for _, handle in _due(self._end_due, now):
+            call = self._call(handle)
+            if call is not None:
+                if now - call.ending_since >= END_HARD_S:
+                    call.soft = False
+                self._say_end(call, now)
+
+    @property
+    def timer_at(self) -> float | None:
+        """When `handle_timers` has something to do."""
+        queues = (self._install_due, self._gre_due, self._end_due)
+        return min((queue[0][0] for queue in queues if queue), default=None)
+
+    def _call(self, handle: Handle) -> Call | None:
+        call = self.calls.get(handle[0])
+        return call if call is not None and call.generation == handle[1] else None
+
+    def _look_for_gre(self, call: Call, now: float) -> None:
+        if self._table.session(call.index).gre_rx_packets:
+            return
+        self._count("no_gre_seen")
+        self._quiet.warning(
+            "no_gre",
+            "no GRE from the client: GRE (IP protocol 47) is blocked by a firewall or NAT "
+            "on the way; the client will see error 619 or 806",
+            now,
+            sid=f"{call.sid:016x}",
+            peer=format_address(call.peer),
+            seconds=self._settings.listen.gre_timeout_s,
+        )
+
+    # -- from the keeper
+
+    def configure(self, settings: Settings) -> None:
+        """After a reload: sessions keep what they have."""
+        self._settings = settings
+        self.addresses.configure(settings)
+
+    def stop(self, now: float) -> None:
+        """No new calls; every session gets a soft end."""
+        self.stopping = True
+        for call in list(self.calls.values()):
+            if call.state is not CallState.ENDING:
+                self._end(call, "admin_reboot", True, now)
+
+    def abandon(self, now: float) -> None:
+        """No more time for soft ends: tell the clients that are left."""
+        for call in list(self.calls.values()):
+            self._disconnect(call, call.cause or "admin_reboot", now)
+
+    def pools(self) -> list[tuple[str, int, int]]:
+        """(name, addresses, held) of each pool."""
+        return self.addresses.usage()
+
+    # -- a call's way
+
+    def _enter(self, call: Call) -> None:
+        self.calls[call.index] = call
+        self._by_worker[call.worker].add(call.index)
+        self.placement.workers[call.worker].used += 1
+        self._of_ip[call.peer] = self._of_ip.get(call.peer, 0) + 1
+
+    def _step(self, call: Call, event: CallEvent) -> bool:
+        """Move by TABLE; False if the event does not belong to the state (any more)."""
+        state = TABLE.get((call.state, event))
+        if state is None:
+            self._log.debug("event out of state", what=event.value, state=call.state.value)
+            return False
+        setting_up = (CallState.INSTALLING, CallState.STARTING)
+        if call.state in setting_up and state not in setting_up:
+            self._starting -= 1
+        call.state = state
+        return True
+
+    def _refuse(self, control: Control, number: int, reason: str, text: str, now: float) -> None:
+        self._count(f"refused_{reason}")
+        self._quiet.warning(
+            reason,
+            "call refused",
+            now,
+            peer=format_address(control.peer),
+            reason=reason,
+            text=text,
+        )
+        result, error = REFUSED[reason]
+        self._carry(control, control.protocol.refuse_call(number, result, error, now), now)
+
+    def _fail(self, call: Call, cause: str, text: str, now: float) -> None:
+        """Our side can't carry the call on: refuse it if it is not answered, else clear it."""
+        control = call.control
+        if call.state is CallState.INSTALLING and control is not None:
+            control.calls.pop(call.number, None)
+            call.control = None
+            self._refuse(control, call.number, "worker_failed", text, now)
+        else:
+            self._disconnect(call, cause, now)
+        self._end(call, cause, False, now)
+
+    def _disconnect(self, call: Call, cause: str, now: float) -> None:
+        """Call-Disconnect-Notify, if the client is there and does not know yet."""
+        control = call.control
+        if control is None:
+            return
+        call.control = None
+        control.calls.pop(call.number, None)
+        result, error = DISCONNECTED[cause]
+        actions = control.protocol.clear_call(call.number, result, error, now)
+        if self.stopping and not control.protocol.calls:
+            actions += control.protocol.stop(now)
+        self._carry(control, actions, now)
+
+    def _end(self, call: Call, cause: str, soft: bool, now: float) -> None:
+        """Have the worker end it. The first cause is the one that counts."""
+        if not self._step(call, CallEvent.END):
+            return
+        call.cause = cause
+        call.soft = soft
+        call.ending_since = now
+        self._table.set_ending(call.index)
+        self.placement.workers[call.worker].waiting.discard(call.handle)
+        self._say_end(call, now)
+
+    def _say_end(self, call: Call, now: float) -> None:
+        """Idempotent, so said again until Ended comes; a worker that is away hears of it
+        after its Hello."""
+        self._end_due.append((now + END_AGAIN_S, call.handle))
+        if self.placement.workers[call.worker].present:
+            self._send(call.worker, End(*call.handle, call.cause, call.soft))
+
+    def _ended(self, call: Call, now: float) -> None:
+        """Nothing of it is left at the worker: all that it had is free again."""
+        cause = call.cause or "internal_error"
+        if call.state is not CallState.ENDING:
+            self._step(call, CallEvent.END)
+        self._disconnect(call, cause, now)
+        s = self._table.session(call.index)
+        if call.accepted:
+            self._count(f"ended_{cause}")
+            self._log.info(
+                "session down" if call.was_up else "call ended before it was up",
+                sid=f"{call.sid:016x}",
+                user=call.user,
+                ip=format_address(call.address) if call.address else None,
+                peer=format_address(call.peer),
+                worker=call.worker,
+                cause=cause,
+                seconds=(time.monotonic_ns() - (s.up_ns or s.allotted_ns)) // 1_000_000_000,
+                rx_bytes=s.rx_bytes,
+                tx_bytes=s.tx_bytes,
+            )
+        del self.calls[call.index]
+        self._by_worker[call.worker].discard(call.index)
+        worker = self.placement.workers[call.worker]
+        worker.used -= 1
+        worker.waiting.discard(call.handle)
+        _less(self._of_ip, call.peer)
+        if call.admitted:
+            _less(self._of_user, call.user)
+        if call.address:
+            self.addresses.release(call.address)
+        self.call_ids.give_back(call.call_id, now)
+        self._table.release(call.index)
+        self._free.append(call.index)
+
+    def _send(self, worker: int, message: Message) -> None:
+        self._count("bus_messages_sent")
+        self._bus.send(self.placement.workers[worker].identity, message)
+
+
+def _due(queue: deque[tuple[float, Handle]], now: float) -> list[tuple[float, Handle]]:
+    found = []
+    while queue and queue[0][0] <= now:
+        found.append(queue.popleft())
+    return found
+
+
+def _less(counts: dict[Key, int], key: Key) -> None:
+    left = counts.get(key, 0) - 1
+    if left > 0:
+        counts[key] = left
+    else:
+        counts.pop(key, None)
+
+
+def _mppe(s: Session) -> str:
+    """As in the log: 128s is stateless, 40f stateful, "-" clear."""
+    if not s.mppe_rx_bits and not s.mppe_tx_bits:
+        return "-"
+    kind = "f" if s.stateful else "s"
+    if s.mppe_rx_bits == s.mppe_tx_bits:
+        return f"{s.mppe_rx_bits}{kind}"
+    return f"{s.mppe_rx_bits}/{s.mppe_tx_bits}{kind}"
+
+
+def _matches(call: Call, by: str, value: str) -> bool:
+    match by:
+        case "all":
+            return True
+        case "sid":
+            return f"{call.sid:016x}" == value.lower().rjust(16, "0")
+        case "username":
+            return call.user == value
+        case "ip":
+            return call.address != 0 and format_address(call.address) == value
+        case "csid":
+            return format_address(call.peer) == value
+        case _:
+            return False
