@@ -31,6 +31,7 @@ from ops.messages import (
     Installed,
     LinkInfo,
     Message,
+    Refused,
     Up,
     Welcome,
 )
@@ -61,6 +62,7 @@ Handle = tuple[int, int]
 CREDIT: Final = 512  # Installs the dispatcher may have unanswered
 HELD_FRAMES: Final = 32  # of one link while its route is made
 FIRST_FRAME_WAIT_S: Final = 0.5  # from Installed to our first Configure-Request
+ENGINE_WAIT_S: Final = 2.0  # for its answer; both requests may be repeated
 LCP: Final = b"\xc0\x21"
 LCP_PROTOCOL_REJECT: Final = 8
 
@@ -254,6 +256,27 @@ class Control:
             heapq.heappop(self._timers)
         return None
 
+    def adopt(self, poison: frozenset[int]) -> None:
+        """Once, before the first Hello: what a predecessor left half done is not up here.
+
+        The data thread goes on with records that are ACTIVE on both sides; the sessions in
+        `poison` it leaves out. The dispatcher ends what Hello does not list.
+        """
+        for session in self._table.sessions():
+            if session.worker != self._worker or session.state != layout.STATE_ACTIVE:
+                continue
+            if session.sid in poison:
+                self._log.error(
+                    "poison session not resumed",
+                    sid=f"{session.sid:016x}",
+                    user=session.name,
+                    peer=format_address(session.peer_address),
+                    reason="workers died of its packets",
+                )
+            elif session.data_state == layout.DATA_IS_UP:
+                continue
+            self._table.set_state(session.index, layout.STATE_FINISHING)
+
     def hello(self, pid: int) -> Hello:
         """Who we are and what is up here: the first message on each connection."""
         up = tuple(
@@ -285,6 +308,9 @@ class Control:
                     self._end(handle, "lost_carrier", True, now)
             case LinkInfo():
                 pass  # asynchronous framing is never used on GRE: nothing to apply
+            case Refused():
+                self.count("bus_errors")
+                self._log.error("dispatcher refuses", reason=message.reason)
             case _:
                 self.count("bus_errors")
 
@@ -296,7 +322,7 @@ class Control:
             self.count("frames_received")
             self._frame(handle, data, now)
         elif kind == kinds.installed:
-            self._installed(handle, data, now)
+            self._installed(handle, now)
         elif kind == kinds.removed:
             self._removed(handle)
         elif kind == kinds.echo_lost:
@@ -339,7 +365,7 @@ class Control:
                 self._bring_up(live, now)
         elif not adding and live.phase is Phase.UNROUTING:
             live.routed = 0
-            self._remove(live)
+            self._remove(live, now)
 
     def authenticated(self, handle: Handle, login: Login, now: float) -> None:
         """The verdict on credentials."""
@@ -376,6 +402,10 @@ class Control:
         for live in due:
             if live.phase is Phase.SILENT:
                 self._start(live, now)
+            elif live.phase is Phase.INSTALLING:
+                self._ask_install(live, now)
+            elif live.phase is Phase.REMOVING:
+                self._ask_remove(live, now)
             else:
                 self._drive(live, now, lambda link: link.handle_timer(now))
 
@@ -433,7 +463,7 @@ class Control:
                 self._ports.route_del(live.handle, live.routed)
             del self._live[index]
         self._table.begin_link(index, generation)
-        self._live[index] = Live(
+        self._live[index] = live = Live(
             handle=handle,
             sid=f"{session.sid:016x}",
             called=session.local_address,
@@ -441,7 +471,12 @@ class Control:
             started=now,
             allotted_ns=session.allotted_ns,
         )
-        self._push(self._engine.install, index, generation)
+        self._ask_install(live, now)
+
+    def _ask_install(self, live: Live, now: float) -> None:
+        # The data thread drops an event that finds the ring full: ask until it answers.
+        self._push(self._engine.install, *live.handle)
+        self._arm(live, now + ENGINE_WAIT_S)
 
     def _refusal(self, handle: Handle) -> str:
         index, generation = handle
@@ -456,17 +491,9 @@ class Control:
             return f"record {index} belongs to worker {session.worker}"
         return ""
 
-    def _installed(self, handle: Handle, data: bytes, now: float) -> None:
+    def _installed(self, handle: Handle, now: float) -> None:
         live = self._find(handle)
         if live is None or live.phase is not Phase.INSTALLING:
-            return
-        if data:
-            reason = data.decode("utf-8", "replace")
-            self._ports.send(Installed(*handle, False, reason))
-            self._log.error("call not installed", sid=live.sid, reason=reason)
-            live.asked_to_end = "internal_error"
-            live.move(Phase.REMOVING)
-            self._push(self._engine.remove, *handle)
             return
         magic = int.from_bytes(self._entropy(4), "big") or 1
         live.link = Link(self._policy, magic=magic, challenge=self._entropy(16))
@@ -500,13 +527,13 @@ class Control:
             actions = link.take()
             if live.phase is Phase.UP:
                 self._save(live)
+            elif live.phase is Phase.NEGOTIATING and any(type(a) is NetworkUp for a in actions):
+                live.move(Phase.ROUTING)  # at once: the Configure-Ack before it waits, too
+            for action in actions:
+                self._act(live, action, now)
         except Exception as e:  # a bug in a link ends that link, not the worker
             self._broken(live, e, now)
             return
-        if live.phase is Phase.NEGOTIATING and any(type(a) is NetworkUp for a in actions):
-            live.move(Phase.ROUTING)  # at once: the Configure-Ack before it is held back, too
-        for action in actions:
-            self._act(live, action, now)
         self._settle(live)
 
     def _act(self, live: Live, action: Action, now: float) -> None:
@@ -647,13 +674,12 @@ class Control:
         self._ports.send(Up(*live.handle))
         self._release(live)
         if first:
-            self._log.info(
-                "session up",
+            self._log.debug(  # the dispatcher's line stands in the log at level info
+                "link up",
                 sid=live.sid,
                 user=live.user,
                 ip=format_address(agreed.address),
                 peer=format_address(live.calling),
-                worker=self._worker,
                 auth=agreed.auth,
                 mppe=_mppe(agreed),
                 mtu=agreed.mtu,
@@ -771,7 +797,9 @@ class Control:
             if address:
                 self.count("netops_requests")
                 self._ports.route_del(handle, address)
-                return
+            else:
+                self._ask_remove(live, now)
+            return
         self._push(self._engine.remove, *handle)
 
     def _close(self, live: Live, cause: str, reason: str, now: float) -> None:
@@ -819,8 +847,10 @@ class Control:
         self._table.set_state(index, layout.STATE_FINISHING)
         if not live.asked_to_end:
             self._ports.send(Down(*live.handle, cause))
-        self._log.info(
-            "session down" if live.up else "call ended before it was up",
+        # The dispatcher logs every end; here is why, where that is more than its cause says.
+        tell = self._log.debug if live.asked_to_end or cause == "user_request" else self._log.info
+        tell(
+            "link ended",
             sid=live.sid,
             user=live.user or live.peer_name,
             peer=format_address(live.calling),
@@ -833,15 +863,23 @@ class Control:
             self.count("netops_requests")
             self._ports.route_del(live.handle, live.routed)
         else:
-            self._remove(live)
+            self._remove(live, now)
 
-    def _remove(self, live: Live) -> None:
+    def _remove(self, live: Live, now: float) -> None:
         live.move(Phase.REMOVING)
+        self._ask_remove(live, now)
+
+    def _ask_remove(self, live: Live, now: float) -> None:
         self._push(self._engine.remove, *live.handle)
+        self._arm(live, now + ENGINE_WAIT_S)
 
     def _removed(self, handle: Handle) -> None:
         live = self._find(handle)
         if live is not None:
+            if live.phase is Phase.INSTALLING:
+                reason = "the data thread refused: the record is free or another call's"
+                self._ports.send(Installed(*handle, False, reason))
+                live.move(Phase.REMOVING)
             if live.phase is not Phase.REMOVING:
                 return  # the answer to a repeated End; this session's own comes later
             del self._live[handle[0]]

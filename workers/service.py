@@ -85,6 +85,7 @@ class Service:
         self.control = Control(
             table, engine, self, log, started.settings, worker=started.index, kinds=KINDS
         )
+        self.control.adopt(frozenset(started.extra.get("poison_sids", ())))
         index = Index()
         if "secrets" in started.fds:
             self._secrets = boot.read_memfd(started.fds["secrets"])

@@ -1,0 +1,76 @@
+"""The blob: what goes in comes out; anything else is named and refused."""
+
+from __future__ import annotations
+
+import os
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastpath.layout import BLOB_MAX, Table
+from workers.session import BlobError, Saved
+
+SAVED = Saved(
+    link={"state": 9, "magic": 0xFFFFFFFF, "ids": (1, 2), "last": b"\x00\xff"},
+    user="sue",
+    peer_name="DBNET\\s\udcfce",
+    auth="mschapv2",
+    called=0xC6120001,
+    calling=0xC6120101,
+    dns=(0x08080808, 0),
+    pool="",
+    started=12.5,
+    up=13.25,
+)
+
+
+def test_round_trip() -> None:
+    assert Saved.unpack(SAVED.pack()) == SAVED
+
+
+def test_other_versions_and_rubbish_are_named() -> None:
+    items = msgpack.unpackb(SAVED.pack(), unicode_errors="surrogateescape")
+    items[0] = 2
+    other = msgpack.packb(items, unicode_errors="surrogateescape")
+    for data, text in (
+        (b"", "no valid copy"),
+        (other, "blob version 2, this program has 1"),
+        (b"\xc1", "not msgpack"),
+        (msgpack.packb([1, 2]), "2 items"),
+        (msgpack.packb({}), "not a list"),
+    ):
+        with pytest.raises(BlobError, match=text):
+            Saved.unpack(data)
+
+
+@given(st.binary(max_size=60))
+def test_any_octets(data: bytes) -> None:
+    try:
+        Saved.unpack(data)
+    except BlobError:
+        pass
+
+
+def test_the_longest_names_fit() -> None:
+    long = Saved(
+        link=SAVED.link,
+        user="u" * 256,
+        peer_name="D" * 256,
+        auth="mschapv2",
+        called=2**32 - 1,
+        calling=2**32 - 1,
+        dns=(2**32 - 1,) * 2,
+        pool="p" * 64,
+        started=1e9,
+        up=1e9,
+    )
+    fd = os.memfd_create("t")
+    table = Table.create(fd, 1, 1, 1)
+    os.close(fd)
+    table.begin_link(0, 0)
+    data = long.pack()
+    assert len(data) < BLOB_MAX - 600  # room for the link
+    table.write_blob(0, data)
+    assert Saved.unpack(table.blob(0)) == long
