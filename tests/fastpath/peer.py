@@ -42,8 +42,17 @@ def ip_sum(data: bytes) -> int:
 def ipv4(source: int, target: int, payload: bytes, protocol: int = 17, df: bool = False) -> bytes:
     """A plain IPv4 packet."""
     head = struct.pack(
-        ">BBHHHBBHII", 0x45, 0, 20 + len(payload), 7, 0x4000 if df else 0, 64, protocol, 0,
-        source, target,
+        ">BBHHHBBHII",
+        0x45,
+        0,
+        20 + len(payload),
+        7,
+        0x4000 if df else 0,
+        64,
+        protocol,
+        0,
+        source,
+        target,
     )
     return head[:10] + struct.pack(">H", ip_sum(head)) + head[12:] + payload
 
@@ -54,7 +63,13 @@ def udp(source: int, target: int, data: bytes) -> bytes:
 
 
 def tcp(
-    source: int, target: int, data: bytes, *, seq: int = 0, flags: int = 0x10, options: bytes = b"",
+    source: int,
+    target: int,
+    data: bytes,
+    *,
+    seq: int = 0,
+    flags: int = 0x10,
+    options: bytes = b"",
     df: bool = True,
 ) -> bytes:
     """A TCP segment with a right checksum."""
@@ -150,25 +165,41 @@ class Peer:
     def install(self) -> None:
         """Allot the record and let the engine know it."""
         self.generation, _ = self.table.allot(
-            self.index, worker=0, call_id=self.call_id, peer_call_id=self.peer_call_id,
-            local_address=number(SERVER), peer_address=number(PEER), peer_port=1,
-            peer_window=64, peer_speed=0, connection=1,
+            self.index,
+            worker=0,
+            call_id=self.call_id,
+            peer_call_id=self.peer_call_id,
+            local_address=number(SERVER),
+            peer_address=number(PEER),
+            peer_port=1,
+            peer_window=64,
+            peer_speed=0,
+            connection=1,
         )
         self.table.begin_link(self.index, self.generation)
         assert self.engine.install(self.index, self.generation)
         self.event(engine.EVENT_INSTALLED)
 
-    def up(self, *, bits: int = 0, rx: bytes = b"", tx: bytes = b"", mtu: int = 1400,
-           echo_s: int = 0) -> None:
+    def up(
+        self, *, bits: int = 0, rx: bytes = b"", tx: bytes = b"", mtu: int = 1400, echo_s: int = 0
+    ) -> None:
         """Let data flow, encrypted if keys are given."""
         if bits:
-            self.engine.set_mppe(
-                self.index, self.generation, bits, rx, False, bits, tx, False
-            )
+            self.engine.set_mppe(self.index, self.generation, bits, rx, False, bits, tx, False)
         self.table.set_link(
-            self.index, address=INNER, local=0x0A630001, mtu=mtu, mru=1400, mppe_rx_bits=bits,
-            mppe_tx_bits=bits, stateful=0, framing=0, magic=0x11223344, peer_magic=5,
-            echo_interval_s=echo_s, echo_failures=2,
+            self.index,
+            address=INNER,
+            local=0x0A630001,
+            mtu=mtu,
+            mru=1400,
+            mppe_rx_bits=bits,
+            mppe_tx_bits=bits,
+            stateful=0,
+            framing=0,
+            magic=0x11223344,
+            peer_magic=5,
+            echo_interval_s=echo_s,
+            echo_failures=2,
         )
         self.table.set_state(self.index, 2)
         assert self.engine.up(self.index, self.generation)
@@ -191,9 +222,15 @@ def running(table: Table | None = None, **options: int) -> Iterator[Peer]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setblocking(False)
     made = engine.Engine(
-        table, 0, role=options.pop("role", engine.SERVER), gre_fd=sockets[0].fileno(),
-        raw_fd=sockets[0].fileno(), tun_fd=ours.fileno(), packet_mode=False,
-        tun_address=0x0A630001, **options,  # type: ignore[arg-type]
+        table,
+        0,
+        role=options.pop("role", engine.SERVER),
+        gre_fd=sockets[0].fileno(),
+        raw_fd=sockets[0].fileno(),
+        tun_fd=ours.fileno(),
+        packet_mode=False,
+        tun_address=0x0A630001,
+        **options,  # type: ignore[arg-type]
     )
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()

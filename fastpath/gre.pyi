@@ -1,0 +1,6 @@
+"""Enhanced GRE: entries for tests and tools."""
+
+from typing_extensions import Buffer
+
+def parse(packet: Buffer) -> tuple[int, int | None, int | None, int, int]: ...
+def build(call_id: int, payload: bytes, seq: int | None = None, ack: int | None = None) -> bytes: ...

@@ -1,0 +1,1 @@
+"""Indexes of the data thread: nothing for Python."""

@@ -1,0 +1,231 @@
+"""Ring, GRE header, segmentation and coalescing: golden octets, then any octets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastpath import gre, tun
+from fastpath.ring import Ring
+from tests.fastpath.peer import VNET, ip_sum, ipv4, tcp
+
+A, B = 0x0A000001, 0x0A000002
+
+
+@given(st.lists(st.one_of(st.none(), st.binary(max_size=90)), max_size=300))
+def test_ring_is_a_queue(steps: list[bytes | None]) -> None:
+    ring, twin = Ring(512), deque[tuple[int, int, int, bytes]]()
+    for n, step in enumerate(steps):
+        if step is None:
+            assert ring.take() == (twin.popleft() if twin else None)
+        elif ring.push(n, n + 1, n + 2, step):
+            twin.append((n, n + 1, n + 2, step))
+        else:
+            assert twin, "an empty ring must take a record"
+    while twin:
+        assert ring.take() == twin.popleft()
+    assert ring.take() is None
+
+
+def test_one_wake_up_a_sleep() -> None:
+    ring = Ring(128)
+    assert not ring.wake_owed()
+    assert ring.sleep()
+    ring.push(1, 0, 0, b"")
+    assert ring.wake_owed()
+    assert not ring.wake_owed()
+    assert not ring.sleep()  # something has come
+    ring.take()
+    assert ring.sleep()
+
+
+@pytest.mark.parametrize(
+    ("octets", "found"),
+    [
+        ("3001880b 0003 0007 00000005 aabbcc", (7, 5, None, 12, 3)),
+        ("3081880b 0001 0000 00000005 00000009 aa", (0, 5, 9, 16, 1)),
+        ("2081880b 0000 ffff 00000009", (65535, None, 9, 12, 0)),
+        ("3001880b 0001 0007 00000005 aa 0000000000", (7, 5, None, 12, 1)),  # padding behind
+    ],
+)
+def test_gre_headers(octets: str, found: tuple[object, ...]) -> None:
+    assert gre.parse(bytes.fromhex(octets)) == found
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        "",
+        "3001880b",
+        "b001880b 0001 0007 00000005 aa",  # C
+        "7001880b 0001 0007 00000005 aa",  # R
+        "1001880b 0001 0007 00000005 aa",  # no K
+        "3801880b 0001 0007 00000005 aa",  # s
+        "3101880b 0001 0007 00000005 aa",  # recursion
+        "3009880b 0001 0007 00000005 aa",  # flags
+        "3000880b 0001 0007 00000005 aa",  # version 0
+        "30010800 0001 0007 00000005 aa",  # another protocol
+        "3001880b 0002 0007 00000005 aa",  # longer than there is
+        "3081880b 0000 0007 00000005 0000",
+    ],
+)
+def test_gre_refuses(octets: str) -> None:
+    with pytest.raises(ValueError, match="short|PPTP|length"):
+        gre.parse(bytes.fromhex(octets))
+
+
+@given(st.binary(max_size=64))
+def test_gre_any_octets(octets: bytes) -> None:
+    try:
+        _, seq, _, at, size = gre.parse(octets)
+    except ValueError:
+        return
+    assert at + size <= len(octets)
+    assert seq is not None or size == 0
+
+
+@given(
+    st.integers(0, 65535),
+    st.integers(0, 2**32 - 1),
+    st.one_of(st.none(), st.integers(0, 2**32 - 1)),
+    st.binary(min_size=1, max_size=40),
+)
+def test_gre_round_trip(call_id: int, seq: int, ack: int | None, payload: bytes) -> None:
+    packet = gre.build(call_id, payload, seq, ack)
+    assert gre.parse(packet) == (call_id, seq, ack, len(packet) - len(payload), len(payload))
+
+
+def whole(packet: bytes) -> bool:
+    """IP and TCP checksums are right."""
+    source, target = struct.unpack(">II", packet[12:20])
+    pseudo = struct.pack(">IIBBH", source, target, 0, packet[9], len(packet) - 20)
+    return ip_sum(packet[:20]) == 0 and ip_sum(pseudo + packet[20:]) == 0
+
+
+@given(st.binary(max_size=6000), st.integers(200, 1500), st.integers(1, 1460))
+def test_tcp_segments(data: bytes, mtu: int, gso: int) -> None:
+    super_packet = tcp(A, B, data, seq=2**32 - 100, flags=0x99)
+    parts = tun.segment(super_packet, mtu, flags=1, gso_type=1, gso_size=gso)
+    assert b"".join(p[40:] for p in parts) == data
+    assert all(whole(p) and len(p) <= mtu for p in parts)
+    assert [p[33] & 0x89 for p in parts[:-1]] == [0x80, *([0] * len(parts))][: len(parts) - 1]
+    assert parts[-1][33] & 0x09 == 0x09
+    at = 0
+    for p in parts:
+        assert struct.unpack(">I", p[24:28])[0] == (2**32 - 100 + at) & 0xFFFFFFFF
+        at += len(p) - 40
+
+
+def test_udp_segments() -> None:
+    data = os.urandom(2500)
+    packet = ipv4(A, B, struct.pack(">HHHH", 1, 2, 8 + len(data), 0) + data)
+    parts = tun.segment(packet, 1400, flags=1, gso_type=5, gso_size=1000)
+    assert [len(p) for p in parts] == [1028, 1028, 528]
+    assert b"".join(p[28:] for p in parts) == data
+    assert all(whole(p) for p in parts)
+
+
+def test_partial_checksum_is_finished() -> None:
+    good = tcp(A, B, b"data")
+    pseudo = struct.pack(">IIBBH", A, B, 0, 6, len(good) - 20)
+    partial = good[:36] + struct.pack(">H", ~ip_sum(pseudo) & 0xFFFF) + good[38:]
+    assert tun.segment(partial, 1400, flags=1, csum_start=20, csum_offset=16) == [good]
+
+
+@given(
+    st.binary(max_size=300),
+    st.integers(68, 1500),
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+)
+def test_any_packet_from_the_tun(
+    octets: bytes, mtu: int, flags: int, kind: int, size: int, start: int, offset: int
+) -> None:
+    for packet in (octets, b"\x45\x00\x01\x00" + octets, tcp(A, B, octets)[:-1]):
+        try:
+            parts = tun.segment(
+                packet,
+                mtu,
+                flags=flags,
+                gso_type=kind,
+                gso_size=size,
+                csum_start=start,
+                csum_offset=offset,
+            )
+        except ValueError:
+            continue
+        assert all(len(p) <= mtu for p in parts)
+
+
+def write(packets: list[bytes]) -> list[bytes]:
+    """What the device gets, super-packets cut again by the segmenter under test above."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        theirs.setblocking(False)
+        ours.setblocking(False)
+        tun.coalesce(packets, ours.fileno())
+        found: list[bytes] = []
+        while True:
+            try:
+                octets = theirs.recv(70000)
+            except BlockingIOError:
+                return found
+            v = VNET.unpack_from(octets)
+            found += tun.segment(
+                octets[VNET.size :],
+                1500,
+                flags=v[0],
+                gso_type=v[1],
+                gso_size=v[3],
+                csum_start=v[4],
+                csum_offset=v[5],
+            )
+
+
+segments = st.builds(
+    lambda flow, size, flags, jump: (flow, size, flags, jump),
+    st.integers(0, 2),
+    st.sampled_from([0, 1, 100, 100, 100, 100, 37]),
+    st.sampled_from([0x10, 0x10, 0x10, 0x10, 0x18, 0x11, 0x12]),
+    st.sampled_from([0, 0, 0, 0, 5]),
+)
+
+
+@given(st.lists(segments, max_size=30))
+def test_coalescing_changes_nothing(steps: list[tuple[int, int, int, int]]) -> None:
+    """Each flow's packets arrive as they were, and in order (but for IP's identification)."""
+    at = [0, 0, 0]
+    sent: list[list[bytes]] = [[], [], []]
+    packets = []
+    for flow, size, flags, jump in steps:
+        at[flow] += jump
+        packet = tcp(A + flow, B, bytes([size]) * size, seq=at[flow], flags=flags)
+        at[flow] += size
+        packets.append(packet)
+        sent[flow].append(packet)
+
+    def plain(p: bytes) -> bytes:
+        return p[:4] + p[6:10] + p[12:]
+
+    for flow in range(3):
+        got = [p for p in write(packets) if struct.unpack(">I", p[12:16])[0] == A + flow]
+        assert [plain(p) for p in got] == [plain(p) for p in sent[flow]]
+        assert all(whole(p) for p in got)
+
+
+@given(st.binary(max_size=40), st.integers(0, 1500))
+def test_mss_any_options(options: bytes, mtu: int) -> None:
+    options += bytes(-len(options) % 4)
+    packet = tcp(A, B, b"", flags=2, options=options)
+    clamped = tun.clamp(packet, mtu)
+    assert len(clamped) == len(packet)
+    assert whole(clamped)
