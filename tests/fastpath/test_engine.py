@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import time
 
 import pytest
 
-from fastpath import engine, mppe
+from fastpath import engine, gre, mppe
 from tests.fastpath import peer as lab
 from tests.fastpath.peer import INNER, ip_sum, running, tcp, udp
 
@@ -78,12 +79,12 @@ def test_pure_acknowledgement_is_delayed() -> None:
 
 def test_no_session_and_wrong_peer() -> None:
     with running() as p:
-        p.raw(lab.gre.build(1, b"\xc0\x21", 0))
+        p.raw(gre.build(1, b"\xc0\x21", 0))
         p.wait_count("drop_rx_no_session", 1)
         p.install()
-        with lab.socket.socket(lab.socket.AF_INET, lab.socket.SOCK_RAW, lab.GRE) as other:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, lab.GRE) as other:
             other.bind(("127.77.0.9", 0))
-            other.sendto(lab.gre.build(p.call_id, b"\xc0\x21\x01", 0), (lab.SERVER, 0))
+            other.sendto(gre.build(p.call_id, b"\xc0\x21\x01", 0), (lab.SERVER, 0))
         p.wait_count("drop_rx_wrong_peer", 1)
         p.raw(b"\x30\x01\x88\x0b\xff\xff")
         p.raw(b"\x00" * 20)

@@ -42,7 +42,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize("size", [0, 1, 3, 55, 56, 63, 64, 65, 119, 128, 1000])
 def test_sha1(kernel: str, size: int) -> None:
     data = bytes(i * 7 & 255 for i in range(size))
-    assert mppe.sha1_digest(data) == hashlib.sha1(data).digest()
+    assert mppe.sha1_digest(data) == hashlib.sha1(data, usedforsecurity=False).digest()
 
 
 @given(st.lists(st.tuples(st.binary(max_size=200), keys), max_size=13))
@@ -80,5 +80,5 @@ def test_bad_arguments_are_refused() -> None:
         lambda: mppe.crypt_batch([b""], [b"x"]),
         lambda: mppe.use_kernel("none"),
     ):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"\w"):
             call()

@@ -76,7 +76,7 @@ def test_gre_headers(octets: str, found: tuple[object, ...]) -> None:
     ],
 )
 def test_gre_refuses(octets: str) -> None:
-    with pytest.raises(ValueError, match="short|PPTP|length"):
+    with pytest.raises(ValueError, match=r"short|PPTP|length"):
         gre.parse(bytes.fromhex(octets))
 
 
