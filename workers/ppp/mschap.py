@@ -6,6 +6,7 @@ OpenSSL 3 hides both in its legacy provider.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 from typing import Final
@@ -16,6 +17,9 @@ from Crypto.Hash import MD4
 LM_TEXT: Final = b"KGS!@#$%"
 SIGNING: Final = b"Magic server to client signing constant"
 ITERATION: Final = b"Pad to make it do more than one iteration"
+
+# Loaded now: Python's own files may be out of reach once a worker has given root away.
+codecs.lookup("utf-16-le")
 
 
 def octets(name: str) -> bytes:
