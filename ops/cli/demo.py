@@ -389,3 +389,8 @@ def _failed(run: Demo, error: Exception) -> int:
     if tail and tail not in str(error):
         click.echo(f"The concentrator's last lines:\n{tail}", err=True)
     return 1
+
+
+def register(group: click.Group) -> None:
+    """Add `demo`."""
+    group.add_command(demo)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,7 @@ class Child:
         pass_fds: Sequence[int] = (),
         stdin: int | None = None,
         stdout: int | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.label = label
         self.log = log
@@ -54,7 +55,7 @@ class Child:
                 stdout=complaints if stdout is None else stdout,
                 stderr=complaints,
                 pass_fds=tuple(pass_fds),
-                env={**os.environ, "PYTHONPATH": ROOT},
+                env={**os.environ, "PYTHONPATH": ROOT, **(env or {})},
                 start_new_session=True,  # a terminal's Ctrl-C is for the demo alone
                 preexec_fn=prepare,  # noqa: PLW1509 - no thread runs while children start
             )

@@ -104,30 +104,34 @@ class Concentrator:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(self.configuration())
         argv = [*PYTHON, "ops", "run", "-c", str(self.config_path)]
-        self._child = self.playground.start("server", "concentrator", argv, cpus=self.cpus)
+        # It tells systemd when it serves, sd_notify(3); here we are systemd.
+        address = str(self.playground.folder / "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(address)
+            try:
+                self._child = self.playground.start(
+                    *("server", "concentrator", argv),
+                    cpus=self.cpus,
+                    env={"NOTIFY_SOCKET": address},
+                )
+                self._wait(notify, self._child, patience)
+            finally:
+                os.unlink(address)
+
+    @staticmethod
+    def _wait(notify: socket.socket, child: Child, patience: float) -> None:
         until = time.monotonic() + patience
-        while not self._serves():
-            if not self._child.alive():
-                raise self._child.failure("it ended while starting")
+        notify.settimeout(0.1)
+        while True:
+            try:
+                if b"READY=1" in notify.recv(4096).split(b"\n"):
+                    return
+            except TimeoutError:
+                pass
+            if not child.alive():
+                raise child.failure("it ended while starting")
             if time.monotonic() > until:
-                raise self._child.failure(f"it did not serve within {patience:g} s")
-            time.sleep(0.1)
-
-    def _serves(self) -> bool:
-        try:
-            up = self.metrics().by("pptp_worker_up", "worker")
-        except OSError:
-            return False
-        return bool(up) and all(up.values()) and self._listens()
-
-    def _listens(self) -> bool:
-        """Is the port in state LISTEN? Told by the kernel, so that no connection is wasted."""
-        table = netns.inside(
-            self.playground.name("server"),
-            lambda: Path("/proc/thread-self/net/tcp").read_text("ascii"),
-        )
-        rows = [line.split() for line in table.splitlines()[1:]]
-        return any(r[1].endswith(f":{PPTP_PORT:04X}") and r[3] == "0A" for r in rows)
+                raise child.failure(f"it did not serve within {patience:g} s")
 
     @property
     def child(self) -> Child:

@@ -20,8 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from workers.ppp.link import Link
-
 from dispatcher.pptp.client import Client, ClientSettings
 from fastpath.layout import STATE_ACTIVE, STATE_STARTING, Table
 from ops.client.netlink import Device, NetlinkError
@@ -41,6 +39,7 @@ from ops.client.session import (
 from ops.client.sockets import CallIds, open_gre, open_tun
 from ops.metrics import AUTH_METHODS
 from workers.ppp.actions import SetMppe
+from workers.ppp.link import Link
 
 WINDOW: Final = 64
 RETRY: Final = 0.005  # the engine's ring was full

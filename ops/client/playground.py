@@ -20,7 +20,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -183,6 +183,7 @@ class Playground:
         pass_fds: Sequence[int] = (),
         stdin: int | None = None,
         stdout: int | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Child:
         """Start a program in a namespace, its complaints in a file of the folder."""
         child = Child(
@@ -193,6 +194,7 @@ class Playground:
             pass_fds=pass_fds,
             stdin=stdin,
             stdout=stdout,
+            env=env,
         )
         self.children.append(child)
         return child

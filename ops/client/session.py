@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from workers.ppp.link import Link
-
 from dispatcher.pptp import client as pptp
 from dispatcher.pptp.messages import GeneralError, OutgoingResult
 from workers.ppp import actions as ppp
 from workers.ppp.actions import Agreed, SetMppe
+from workers.ppp.link import Link
 
 CLOSE_TIMEOUT: Final = 8.0  # LCP's two Terminate-Requests and the control connection's end
 
@@ -200,7 +199,7 @@ class Session:
         elif self.phase in (Phase.NEGOTIATING, Phase.UP):
             self._go(Phase.CLOSING)
             self._stop_at = now + CLOSE_TIMEOUT
-            self.link.close(now)
+            self.link.close("user_request", reason, now)
             self._link(now)
         else:
             self._clear(now)
@@ -249,6 +248,10 @@ class Session:
                         self._installed = True
                         self._actions.append(Install(call_id, peer_call_id))
                 case pptp.CallRefused(_, result, error):
+                    # An end of the whole connection is told for each call first.
+                    closed = next((a for a in actions if isinstance(a, pptp.Closed)), None)
+                    if closed is not None and result == OutgoingResult.NO_CARRIER:
+                        self._note("control_closed", closed.reason)
                     self._note("refused", _refusal(result, error))
                     self._clear(now)
                 case pptp.CallEnded(_, result, error):

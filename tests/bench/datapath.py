@@ -1,0 +1,416 @@
+#!/usr/bin/env python3
+"""CPU of the data path under real TCP, with Debian's openvpn as the yardstick.
+
+Three namespaces (clients, server, LAN); one session; iperf3 through it in both
+directions. The server's data thread is pinned to CPU 1 (as is openvpn's server), all
+else runs on CPU 0. Server CPU is utime + stime of all processes in the server's
+namespace; machine CPU is what /proc/stat says was busy, less a run without tunnel at
+the same rate and for the same time. Run it on an idle machine; it needs root, iperf3,
+openvpn and openssl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ops.client import netns
+from ops.client.child import PYTHON, Child, ChildError
+from ops.client.concentrator import Concentrator, Samples
+from ops.client.lines import Lines
+from ops.client.netns import NetnsError
+from ops.client.playground import LAN_HOST, LAN_NET, WAN_SERVER, Playground, why_not
+
+DATA_CPU: Final = 1
+OTHER_CPU: Final = 0
+IPERF_PORT: Final = 5201
+OPENVPN_PORT: Final = 1194
+USER: Final = "bench"
+TICK: Final = os.sysconf("SC_CLK_TCK")
+UP, DOWN = "up", "down"
+
+
+class BenchError(Exception):
+    """A run can't be made; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One iperf3 run through one tunnel in one direction."""
+
+    tunnel: str
+    direction: str
+    mbit: float
+    server_s_per_gb: float
+    server_us_per_packet: float  # of the bulk direction: what its ACKs cost is included
+    server_load: float  # share of one CPU
+    machine_s_per_gb: float  # less the run without tunnel
+    tcp_acks_per_packet: float  # inner packets against the bulk direction
+    pure_acks_per_packet: float  # GRE packets without payload, both ways
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """Inner packets that the server has carried, and bare GRE acknowledgements."""
+
+    receive: float = 0.0  # from the client
+    transmit: float = 0.0
+    pure_acks: float = 0.0
+
+
+# -- measuring
+
+
+def process_seconds(pid: int) -> float:
+    """utime + stime of a process with its ended children."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return 0.0
+    return sum(int(word) for word in text.rpartition(")")[2].split()[11:15]) / TICK
+
+
+def machine_seconds() -> float:
+    """Busy time of all CPUs: all but idle, iowait and steal."""
+    words = [int(w) for w in Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:9]]
+    return (sum(words[:3]) + words[5] + words[6]) / TICK
+
+
+def server_seconds(ground: Playground) -> float:
+    """CPU of all that lives in the server's namespace."""
+    return sum(process_seconds(pid) for pid in netns.processes(ground.name("server")))
+
+
+def iperf(
+    ground: Playground, seconds: float, direction: str, *, bind: str = "", mbit: float = 0.0
+) -> tuple[float, float]:
+    """One iperf3 run: (octets received, seconds). `mbit` limits the rate."""
+    argv = ["ip", "netns", "exec", ground.name("clients"), "taskset", "-c", str(OTHER_CPU)]
+    argv += ["iperf3", "-J", "-c", LAN_HOST, "-p", str(IPERF_PORT), "-t", f"{seconds:g}"]
+    argv += ["-R"] if direction == DOWN else []
+    argv += ["-B", bind] if bind else []
+    argv += ["-b", f"{mbit:.3f}M"] if mbit else []
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    try:
+        result = json.loads(done.stdout)
+        received = result["end"]["sum_received"]
+        return float(received["bytes"]), float(received["seconds"])
+    except (ValueError, KeyError):
+        text = done.stdout.strip() or done.stderr.strip()
+        raise BenchError(f"iperf3 {direction}: {text[-500:]}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """Something to measure: its name, the address to bind to, and its packet counts."""
+
+    name: str
+    bind: str
+    packets: Callable[[], Packets]
+
+
+def measure(ground: Playground, tunnel: Tunnel, direction: str, seconds: float) -> Run:
+    """Run iperf3 through the tunnel; the machine's baseline is taken off later."""
+    iperf(ground, 1.0, direction, bind=tunnel.bind)  # warm caches, open windows
+    packets, cpu, machine = tunnel.packets(), server_seconds(ground), machine_seconds()
+    octets, spent = iperf(ground, seconds, direction, bind=tunnel.bind)
+    cpu, machine = server_seconds(ground) - cpu, machine_seconds() - machine
+    time.sleep(0.5)
+    after = tunnel.packets()
+    receive, transmit = after.receive - packets.receive, after.transmit - packets.transmit
+    data, other = (receive, transmit) if direction == UP else (transmit, receive)
+    if octets < 1e6 or data < 1:
+        raise BenchError(f"{tunnel.name} {direction}: only {octets:.0f} octets arrived")
+    gigabytes = octets / 1e9
+    return Run(
+        tunnel=tunnel.name,
+        direction=direction,
+        mbit=octets * 8e-6 / spent,
+        server_s_per_gb=cpu / gigabytes,
+        server_us_per_packet=cpu / data * 1e6,
+        server_load=cpu / spent,
+        machine_s_per_gb=machine / gigabytes,
+        tcp_acks_per_packet=other / data,
+        pure_acks_per_packet=(after.pure_acks - packets.pure_acks) / data,
+    )
+
+
+def without_tunnel(ground: Playground, runs: Sequence[Run], seconds: float) -> list[Run]:
+    """Take from each run what the machine spends on the same traffic with no tunnel."""
+    clients = ground.name("clients")
+    netns.ip("-n", clients, "route", "replace", LAN_NET, "via", WAN_SERVER)
+    result = []
+    try:
+        for run in runs:
+            machine = machine_seconds()
+            octets, _ = iperf(ground, seconds, run.direction, mbit=run.mbit)
+            plain = (machine_seconds() - machine) / (octets / 1e9)
+            result.append(replace(run, machine_s_per_gb=run.machine_s_per_gb - plain))
+    finally:
+        netns.ip("-n", clients, "route", "del", LAN_NET, "via", WAN_SERVER)
+    return result
+
+
+# -- our tunnel
+
+
+def pure_acks(samples: Samples) -> float:
+    """GRE packets without payload, both ways."""
+    return samples.total("pptp_gre_ack_only_packets_total")
+
+
+@contextmanager
+def ours(ground: Playground, mppe: bool) -> Iterator[Tunnel]:
+    """The concentrator with one session of our client."""
+    password = secrets.token_urlsafe(12)
+    concentrator = Concentrator(
+        ground,
+        {USER: password},
+        extra={
+            "workers": {"count": 1, "cpus": [DATA_CPU]},
+            "mppe": {"policy": "require" if mppe else "deny"},
+        },
+    )
+    concentrator.start()
+    read, write = os.pipe()
+    os.write(write, password.encode() + b"\n")
+    os.close(write)
+    argv = [*PYTHON, "ops.client", "--server", WAN_SERVER, "--user", USER, "--json"]
+    argv += ["--password-fd", str(read), "--route", LAN_NET]
+    argv += ["--mppe", "require" if mppe else "deny"]
+    client = ground.start(
+        "clients", "client", argv, cpus=(OTHER_CPU,), pass_fds=(read,), stdout=subprocess.PIPE
+    )
+    os.close(read)
+    try:
+        address = _address(client)
+
+        def packets() -> Packets:
+            samples = concentrator.metrics()
+            name = "pptp_traffic_packets_total"
+            return Packets(
+                samples.total(name, direction="receive"),
+                samples.total(name, direction="transmit"),
+                pure_acks(samples),
+            )
+
+        yield Tunnel(f"pptpcon {'MPPE-128' if mppe else 'no MPPE'}", address, packets)
+    finally:
+        client.stop()
+        concentrator.stop()
+
+
+def _address(client: Child) -> str:
+    lines = Lines()
+    lines.add("client", client.process.stdout)
+    until = time.monotonic() + 20
+    try:
+        while time.monotonic() < until and client.alive():
+            for _, line in lines.read(0.5):
+                if line.get("event") == "up":
+                    return str(line["address"])
+                if line.get("event") == "failed":
+                    raise BenchError(f"the client did not come up: {line['reason']}")
+    finally:
+        lines.close()
+    raise client.failure("no session came up")
+
+
+# -- the yardstick
+
+
+def _openssl(folder: Path, *words: str) -> None:
+    done = subprocess.run(
+        ["openssl", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise BenchError(f"openssl {words[0]}: {done.stderr.strip()[-300:]}")
+
+
+def make_keys(folder: Path) -> None:
+    """A certificate authority, a server and a client, for one run."""
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    _openssl(
+        *(folder, "req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt"),
+        *("-subj", "/CN=bench", "-days", "2", "-addext", "basicConstraints=critical,CA:TRUE"),
+    )
+    for name, use in (("server", "serverAuth"), ("client", "clientAuth")):
+        request = ("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        _openssl(folder, "req", *new, *request)
+        (folder / f"{name}.ext").write_text(
+            f"extendedKeyUsage={use}\nkeyUsage=digitalSignature\n", encoding="ascii"
+        )
+        _openssl(
+            *(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.crt"),
+        )
+
+
+@contextmanager
+def openvpn(ground: Playground) -> Iterator[Tunnel]:
+    """Debian's openvpn: UDP, AES-128-GCM, no compression, no kernel offload."""
+    folder = ground.folder / "openvpn"
+    folder.mkdir(mode=0o700)
+    make_keys(folder)
+    common = ["openvpn", "--cd", str(folder), "--dev", "tun0", "--proto", "udp", "--ca", "ca.crt"]
+    common += ["--data-ciphers", "AES-128-GCM", "--allow-compression", "no", "--disable-dco"]
+    common += ["--verb", "3"]
+    keys = {
+        name: ["--cert", f"{name}.crt", "--key", f"{name}.key"] for name in ("server", "client")
+    }
+    serve = [*common, *keys["server"], "--port", str(OPENVPN_PORT), "--dh", "none"]
+    serve += ["--topology", "subnet", "--server", "10.8.0.0", "255.255.255.0"]
+    serve += ["--push", "route 198.19.0.0 255.255.255.0"]
+    server = ground.start("server", "openvpn-server", serve, cpus=(DATA_CPU,))
+    _completed(server)
+    join = [*common, *keys["client"], "--client", "--nobind", "--remote-cert-tls", "server"]
+    join += ["--remote", WAN_SERVER, str(OPENVPN_PORT)]
+    client = ground.start("clients", "openvpn-client", join, cpus=(OTHER_CPU,))
+    try:
+        _completed(client)
+
+        def packets() -> Packets:
+            def read(name: str) -> float:
+                path = Path("/proc/thread-self/net/dev")
+                row = netns.inside(ground.name("server"), lambda: path.read_text("ascii"))
+                words = next(r for r in row.splitlines() if "tun0:" in r).split(":")[1].split()
+                return float(words[{"rx": 1, "tx": 9}[name]])
+
+            return Packets(read("rx"), read("tx"))
+
+        yield Tunnel("openvpn AES-128-GCM", "", packets)
+    finally:
+        client.stop()
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _completed(child: Child) -> None:
+    until = time.monotonic() + 20
+    while "Initialization Sequence Completed" not in child.tail(60):
+        if not child.alive() or time.monotonic() > until:
+            raise child.failure("it did not start")
+        time.sleep(0.1)
+
+
+# -- the whole
+
+
+def median(runs: Sequence[Run]) -> Run:
+    """The medians of repeated runs, figure by figure."""
+    first = runs[0]
+    return Run(
+        first.tunnel,
+        first.direction,
+        *(
+            statistics.median(float(getattr(run, name)) for run in runs)
+            for name in list(asdict(first))[2:]
+        ),
+    )
+
+
+def bench(seconds: float, repeat: int, *, yardstick: bool) -> dict[str, Any]:
+    """All runs, tunnel by tunnel, `repeat` times by turns."""
+    all_runs: list[Run] = []
+    with Playground() as ground:
+        ground.start("lan", "iperf3", ["iperf3", "-s", "-p", str(IPERF_PORT)], cpus=(OTHER_CPU,))
+        for _ in range(repeat):
+            tunnels: list[Callable[[], AbstractContextManager[Tunnel]]] = [
+                partial(ours, ground, False),
+                partial(ours, ground, True),
+            ]
+            if yardstick:
+                tunnels.append(partial(openvpn, ground))
+            for make in tunnels:
+                with make() as tunnel:
+                    runs = [measure(ground, tunnel, way, seconds) for way in (UP, DOWN)]
+                all_runs += without_tunnel(ground, runs, seconds)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in all_runs:
+        groups.setdefault((run.tunnel, run.direction), []).append(run)
+    runs = [median(group) for group in groups.values()]
+    ratios = {}
+    for run in runs:
+        other = next(
+            (r for r in runs if r.tunnel.startswith("openvpn") and r.direction == run.direction),
+            None,
+        )
+        if other is not None and other is not run and run.tunnel != other.tunnel:
+            ratios[f"{run.tunnel} {run.direction}"] = run.server_s_per_gb / other.server_s_per_gb
+    return {
+        "seconds": seconds,
+        "repeat": repeat,
+        "load": os.getloadavg()[0],
+        "runs": [asdict(run) for run in runs],
+        "ratios": ratios,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for a person."""
+    lines = [
+        f"{'tunnel':22} {'way':5} {'Mbit/s':>8} {'s/GB':>7} {'us/pkt':>7} {'load':>6} "
+        f"{'machine s/GB':>13} {'ACKs/pkt':>9} {'GRE acks/pkt':>13}"
+    ]
+    for run in result["runs"]:
+        lines.append(
+            f"{run['tunnel']:22} {run['direction']:5} {run['mbit']:8.0f} "
+            f"{run['server_s_per_gb']:7.2f} {run['server_us_per_packet']:7.2f} "
+            f"{100 * run['server_load']:5.0f}% {run['machine_s_per_gb']:13.2f} "
+            f"{run['tcp_acks_per_packet']:9.2f} {run['pure_acks_per_packet']:13.3f}"
+        )
+    for name, ratio in result["ratios"].items():
+        lines.append(f"{name}: {ratio:.2f} of openvpn's server CPU per GB")
+    lines.append(
+        f"server CPU is s/GB, us/pkt and load; medians of {result['repeat']} runs of "
+        f"{result['seconds']:g} s; load average at the end {result['load']:.2f}"
+    )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each run")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each kind; medians")
+    parser.add_argument("--no-openvpn", action="store_true", help="leave the yardstick out")
+    parser.add_argument("--json", action="store_true")
+    words = parser.parse_args()
+    lacking = why_not()
+    programs = ["iperf3", "taskset"] + ([] if words.no_openvpn else ["openvpn", "openssl"])
+    for program in programs:
+        if shutil.which(program) is None:
+            lacking = lacking or f"{program} is missing: apt-get install {program}"
+    if (os.cpu_count() or 1) <= DATA_CPU:
+        lacking = lacking or "two CPUs are needed: one for the server's data thread alone"
+    if lacking:
+        print(f"datapath: {lacking}", file=sys.stderr)
+        return 77
+    try:
+        result = bench(words.seconds, words.repeat, yardstick=not words.no_openvpn)
+    except (BenchError, ChildError, NetnsError, OSError, subprocess.SubprocessError) as e:
+        print(f"datapath: {e}", file=sys.stderr)
+        return 1
+    print(json.dumps(result) if words.json else table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
