@@ -7,6 +7,7 @@ its user, so `drop` sets it again.
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import os
 import pwd
@@ -19,6 +20,9 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 FALLBACK_USER: Final = "nobody"
 FALLBACK_ID: Final = 65534  # the kernel's overflow user: owns nothing by convention
+# Python imports a codec when it is first used. After the drop that fails if the interpreter
+# lies where the new user may not look, such as under /root.
+CODECS: Final = ("utf-16-le", "idna", "unicode_escape", "raw_unicode_escape")
 
 _parent: int | None = None
 
@@ -76,6 +80,8 @@ def missing_capabilities() -> list[str]:
 
 def drop(user: str) -> None:
     """Become `user` for good. Nothing changes for user "" or when we are not root."""
+    for name in CODECS:
+        codecs.lookup(name)
     if user and os.geteuid() == 0:
         uid, gid = _account(user)
         os.setgroups([])
