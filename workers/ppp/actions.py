@@ -35,6 +35,7 @@ class Policy:
     max_failure: int = 10
     negotiation_timeout: float = 60.0
     auth_timeout: float = 30.0
+    mppe_stateful: bool = False  # agree to a peer that insists; the data path must know how
 
 
 # -- asked of the owner

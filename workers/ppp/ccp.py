@@ -1,0 +1,169 @@
+"""CCP, RFC 1962, and its one option we ever agree to: MPPE, RFC 3078 section 2.
+
+An option in a Configure-Request says what its sender is ready to *receive*: our request
+settles the keys we decrypt with, the peer's those we encrypt with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from workers.ppp.actions import Policy
+from workers.ppp.control import ControlProtocol, Judgement
+from workers.ppp.options import Option
+from workers.ppp.packets import CCP, DEFAULT_MRU, RESET_ACK, RESET_REQUEST, Packet
+
+MPPE: Final = 18
+STATELESS: Final = 0x01000000  # H
+BITS: Final[dict[int, int]] = {128: 0x40, 40: 0x20}  # S and L; M, D and C are Naked away
+
+SUGGESTIONS: Final = 3  # ours: how often MPPE is asked for of a peer that leaves it out
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What the peer is ready to receive; 0 bits: nothing encrypted."""
+
+    bits: int = 0
+    stateful: bool = False
+
+
+class Ccp(ControlProtocol):
+    """Compression control of one link. Without `strengths` it agrees to nothing."""
+
+    NUMBER: ClassVar[int] = CCP
+    NAME: ClassVar[str] = "CCP"
+    KEPT: ClassVar[tuple[str, ...]] = (
+        "strengths",
+        "required",
+        "wish_bits",
+        "wish_stateful",
+        "rx_bits",
+        "rx_stateful",
+        "tx_bits",
+        "tx_stateful",
+        "suggested",
+    )
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.strengths: tuple[int, ...] = ()
+        self.required = False
+        self.wish_bits = 0
+        self.wish_stateful = False
+        self.rx_bits = 0
+        self.rx_stateful = False
+        self.tx_bits = 0
+        self.tx_stateful = False
+        self.suggested = 0
+
+    def prepare(self, strengths: tuple[int, ...], required: bool) -> None:
+        """Before `open`: the strengths there are keys for, best first."""
+        self.strengths = strengths
+        self.required = required
+        self.wish_bits = strengths[0] if strengths else 0
+        self.wish_stateful = False
+        self.suggested = 0
+
+    @property
+    def peer_mru(self) -> int:
+        return DEFAULT_MRU
+
+    @property
+    def ended(self) -> bool:
+        """The peer spoke last: it is not silence that ended the negotiation."""
+        return self.automaton.left > 0
+
+    def _option(self, bits: int, stateful: bool = False) -> Option:
+        value = BITS[bits] if stateful else BITS[bits] | STATELESS
+        return Option.number(MPPE, value, 4)
+
+    # -- our wishes
+
+    def wishes(self) -> list[Option]:
+        return [self._option(self.wish_bits, self.wish_stateful)] if self.wish_bits else []
+
+    def agreed(self) -> None:
+        self.rx_bits, self.rx_stateful = self.wish_bits, self.wish_stateful
+
+    def naked(self, options: tuple[Option, ...]) -> str:
+        for option in options:
+            if option.type != MPPE or len(option.data) != 4 or not self.wish_bits:
+                continue
+            offered = [b for b in self.strengths if option.value & BITS[b]]
+            if not offered:
+                return self._without(f"the peer wants MPPE {option.value:08x}")
+            self.wish_bits = offered[0]
+            if not option.value & STATELESS:
+                if not self.policy.mppe_stateful:
+                    return self._without("the peer insists on stateful MPPE")
+                self.wish_stateful = True
+        return ""
+
+    def rejected(self, options: tuple[Option, ...]) -> str:
+        if any(option.type == MPPE for option in options):
+            return self._without("the peer rejects MPPE")
+        return ""
+
+    def _without(self, why: str) -> str:
+        """Give MPPE up if we may; else the reason why the link must end."""
+        self.wish_bits = 0
+        return f"MPPE required: {why}" if self.required else ""
+
+    # -- the peer's
+
+    def judge(self, options: tuple[Option, ...]) -> Judgement:
+        rejects, wanted = [], []
+        for option in options:
+            mppe = option.type == MPPE and len(option.data) == 4
+            # Without keys, no bits at all is the one thing to agree to: some TP-Link
+            # routers repeat that every few seconds until it is acknowledged.
+            if mppe and (self.strengths or not option.value):
+                wanted.append(option)
+            else:
+                rejects.append(option)
+        if rejects:
+            # MPPE is not named in the same answer: it is fine, or to be Naked next time.
+            return Judgement(tuple(rejects))
+        return self._judge_mppe(wanted) if wanted else self._judge_none()
+
+    def _judge_none(self) -> Judgement:
+        if not self.required:
+            return Judgement(settings=Sending())
+        self.suggested += 1
+        if self.suggested > SUGGESTIONS:
+            return Judgement(fatal="MPPE required: the peer does not offer it")
+        return Judgement(naks=(self._option(self.strengths[0]),))
+
+    def _judge_mppe(self, wanted: list[Option]) -> Judgement:
+        value = wanted[0].value
+        if value == 0 and len(wanted) == 1 and not self.required:
+            return Judgement(settings=Sending())
+        offered = [bits for bits in self.strengths if value & BITS[bits]]
+        bits = offered[0] if offered else (self.strengths or (128,))[0]
+        # It may appear once only; of several, one is suggested.
+        if len(wanted) == 1 and offered:
+            if value == STATELESS | BITS[bits]:
+                return Judgement(settings=Sending(bits))
+            if value == BITS[bits] and self.policy.mppe_stateful and self.failures:
+                return Judgement(settings=Sending(bits, True))
+        if self.required and self.failures >= self.policy.max_failure:
+            insists = "stateful MPPE" if not value & STATELESS else f"MPPE {value:08x}"
+            return Judgement(fatal=f"MPPE required: the peer insists on {insists}")
+        return Judgement(naks=(self._option(bits),))
+
+    def commit(self, settings: Any) -> None:
+        sending: Sending = settings
+        self.tx_bits, self.tx_stateful = sending.bits, sending.stateful
+
+    # -- beyond negotiation
+
+    def receive_other(self, packet: Packet, now: float) -> bool:
+        if packet.code == RESET_REQUEST:
+            # Stateless packets need no reset. RFC 3078 section 8 wants no Reset-Ack,
+            # RFC 1962 does, and Linux's pppd repeats its request until it gets one.
+            if self.opened:
+                self.send(Packet(RESET_ACK, packet.identifier, b""))
+            return True
+        return packet.code == RESET_ACK
