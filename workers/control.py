@@ -64,6 +64,7 @@ HELD_FRAMES: Final = 32  # of one link while its route is made
 FIRST_FRAME_WAIT_S: Final = 0.5  # from Installed to our first Configure-Request
 ENGINE_WAIT_S: Final = 2.0  # for its answer; both requests may be repeated
 LCP: Final = b"\xc0\x21"
+IPCP: Final = b"\x80\x21"
 LCP_PROTOCOL_REJECT: Final = 8
 
 SLOTS: Final[dict[str, int]] = {name: slot for slot, name in enumerate(CONTROL_COUNTERS)}
@@ -273,9 +274,13 @@ class Control:
                     peer=format_address(session.peer_address),
                     reason="workers died of its packets",
                 )
-            elif session.data_state == layout.DATA_IS_UP:
+            elif self.resumable(session):
                 continue
             self._table.set_state(session.index, layout.STATE_FINISHING)
+
+    def resumable(self, session: layout.Session) -> bool:
+        """Whether the data thread goes on with a session that is ACTIVE here."""
+        return session.data_state == layout.DATA_IS_UP
 
     def hello(self, pid: int) -> Hello:
         """Who we are and what is up here: the first message on each connection."""
@@ -360,7 +365,7 @@ class Control:
         if adding and live.phase is Phase.ROUTING:
             if errno:
                 reason = f"no route to the subscriber: {os.strerror(errno)}"
-                self._drive(live, now, lambda link: link.abort("internal_error", reason))
+                self._close(live, "internal_error", reason, now)
             else:
                 self._bring_up(live, now)
         elif not adding and live.phase is Phase.UNROUTING:
@@ -572,6 +577,7 @@ class Control:
                 if live.phase in (Phase.UP, Phase.ROUTING):
                     self._table.set_state(handle[0], layout.STATE_STARTING)
                     live.move(Phase.NEGOTIATING)
+                    self._take_back(live)
                     self._release(live)
             case Finished(cause, reason):
                 self._finish(live, cause, reason, now)
@@ -590,6 +596,10 @@ class Control:
         if frame[:2] == LCP and frame[2:3] == bytes((LCP_PROTOCOL_REJECT,)):
             self.count("protocol_rejects_sent")
         self._push(self._engine.send, *live.handle, frame)
+
+    def _take_back(self, live: Live) -> None:
+        """The network does not come up: an Ack of IPCP that was held is not true any more."""
+        live.held = [frame for frame in live.held if frame[:2] != IPCP]
 
     def _release(self, live: Live) -> None:
         held, live.held = live.held, []
@@ -837,10 +847,10 @@ class Control:
         if live.phase in OVER:
             return
         index = live.handle[0]
-        if live.phase is Phase.ROUTING:  # it does not come up: its last words may go
-            held, live.held = live.held, []
-            for frame in held:
-                self._push(self._engine.send, *live.handle, frame)
+        if live.phase is Phase.ROUTING:
+            self._take_back(live)
+            live.move(Phase.NEGOTIATING)
+            self._release(live)
         live.cause = cause
         live.link = None
         live.deadline = None

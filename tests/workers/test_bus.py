@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Router:
         self.socket.bind(address)
 
     def take(self) -> list[tuple[bytes, Message]]:
-        found = []
+        found: list[tuple[bytes, Message]] = []
         while True:
             try:
                 identity, frame = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -86,6 +87,12 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
         await asyncio.sleep(0.002)
 
 
+def gather(router: Router, got: list[tuple[bytes, Message]]) -> bool:
+    found = router.take()
+    got += found
+    return bool(found)
+
+
 def test_hello_is_first_and_order_is_kept(address: str) -> None:
     async def scenario() -> None:
         router = Router(address)
@@ -95,7 +102,8 @@ def test_hello_is_first_and_order_is_kept(address: str) -> None:
         for n in range(1000):
             assert worker.bus.send(Ended(n, 1))
         got: list[tuple[bytes, Message]] = []
-        await until(lambda: got.extend(router.take()) or len(got) == 1001)
+        while len(got) < 1001:
+            await until(lambda: gather(router, got))
         assert got[0] == (b"worker-3", Hello(VERSION, 3, 99, 512, ((1, 1),)))
         assert [m.index for _, m in got[1:] if isinstance(m, Ended)] == list(range(1000))
         for n in range(600):  # more than one turn of the loop takes
@@ -116,7 +124,7 @@ def test_a_dispatcher_that_starts_later_or_again_hears_hello(address: str) -> No
         for turn in (1, 2, 3):
             router = Router(address)
             got: list[tuple[bytes, Message]] = []
-            await until(lambda r=router, g=got: g.extend(r.take()) or g)  # type: ignore[misc]
+            await until(partial(gather, router, got))
             assert got == [(b"worker-3", Hello(VERSION, 3, 99, 512, ((1, turn),)))]
             worker.bus.send(Up(1, turn))
             router.close()
