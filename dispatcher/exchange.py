@@ -330,6 +330,9 @@ class Exchange:
             self._log.debug("message before Hello", peer=peer, message=type(message).__name__)
             return
         worker.heard = now
+        if worker.silent:
+            worker.silent = False
+            self._log.notice("worker speaks again", worker=worker.index, pid=worker.pid)
         match message:
             case Heartbeat():
                 worker.credit = message.credit
@@ -358,6 +361,7 @@ class Exchange:
         """Something was sent to a peer that is not connected any more."""
         worker = self._worker(peer)
         if worker is not None and worker.present:
+            worker.present = False
             self._lost(worker, "its connection to the bus is closed", now)
 
     def _worker(self, peer: bytes) -> Worker | None:
@@ -386,6 +390,7 @@ class Exchange:
         again = worker.present
         self._bus.forget(worker.identity)
         worker.present = True
+        worker.silent = False
         worker.heard = now
         worker.pid = hello.pid
         worker.page_pid = self._table.worker(worker.index).pid
@@ -424,7 +429,6 @@ class Exchange:
 
     def _lost(self, worker: Worker, text: str, now: float) -> None:
         """No way to a worker: calls that wait for it are refused, sessions stay."""
-        worker.present = False
         waiting = [self.calls[index] for index, _ in sorted(worker.waiting)]
         worker.waiting.clear()
         self._quiet.warning(
@@ -553,12 +557,14 @@ class Exchange:
         for worker in self.placement.workers:
             if not worker.present:
                 continue
-            if now - worker.heard > LOST_S:
-                self._lost(worker, f"silent for {now - worker.heard:.0f} s", now)
-            elif self._replaced(worker):
+            if self._replaced(worker):
+                worker.present = False
                 self._lost(worker, "the keeper has started another", now)
-            else:
-                self._send(worker.index, Heartbeat(0))
+                continue
+            if now - worker.heard > LOST_S and not worker.silent:
+                worker.silent = True
+                self._lost(worker, f"silent for {now - worker.heard:.0f} s", now)
+            self._send(worker.index, Heartbeat(0))
 
     def _replaced(self, worker: Worker) -> bool:
         """Whether the keeper has written another pid since the Hello. 0 is nobody's: it is

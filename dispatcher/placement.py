@@ -17,6 +17,7 @@ class Worker:
 
     index: int
     present: bool = False  # it said Hello on the connection there is
+    silent: bool = False  # and has been for LOST_S
     pid: int = 0
     page_pid: int = 0  # in the keeper's page when it said Hello
     credit: int = 0

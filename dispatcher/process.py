@@ -369,6 +369,9 @@ class Dispatcher:
         self._watch_output(connection)
 
     def _watch_output(self, connection: ControlSocket) -> None:
+        if connection.pending == connection.watched:
+            return
+        connection.watched = connection.pending
         mask = select.EPOLLIN | (select.EPOLLOUT if connection.pending else 0)
         self._epoll.modify(connection.sock.fileno(), mask)
 
@@ -467,8 +470,9 @@ class Dispatcher:
             self._exchange.abandon(now)
             for connection in list(self._controls.values()):
                 self._carry(connection, connection.control.protocol.stop(now), now)
-        idle = not self._controls and not self._exchange.calls
-        if idle or now >= (self._stop_by or 0.0):
+        told = not self._controls and not any(c.pending for c in self._closing.values())
+        waited = not self._exchange.calls or self._soft_until == float("inf")
+        if (told and waited) or now >= (self._stop_by or 0.0):
             self._done = True
 
     def _close_all(self) -> None:

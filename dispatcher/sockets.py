@@ -21,7 +21,16 @@ RESERVED_DESCRIPTORS: Final = 1000
 class ControlSocket:
     """One TCP connection. Messages are written one at a time: one message, one segment."""
 
-    __slots__ = ("_queue", "_queued", "closing_at", "control", "opened", "scheduled", "sock")
+    __slots__ = (
+        "_queue",
+        "_queued",
+        "closing_at",
+        "control",
+        "opened",
+        "scheduled",
+        "sock",
+        "watched",
+    )
 
     def __init__(self, sock: socket.socket, control: Control, opened: float) -> None:
         self.sock = sock
@@ -29,6 +38,7 @@ class ControlSocket:
         self.opened = opened
         self.scheduled: float | None = None  # its entry in the timer heap
         self.closing_at: float | None = None  # our side is shut; until when the peer may take
+        self.watched = False  # epoll tells when it can be written
         self._queue: deque[bytes] = deque()
         self._queued = 0
 

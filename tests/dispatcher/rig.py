@@ -36,7 +36,7 @@ from fastpath.layout import Table
 from ops import messages as bus
 from ops.boot import make_memfd
 from ops.metrics import DISPATCHER_COUNTERS
-from ops.settings import Ip, Limits, Listen, Pool, Server, Settings
+from ops.settings import Ip, Limits, Pool, Server, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 10.0  # for a machine that is busy with other things
@@ -317,8 +317,3 @@ def rig(run_dir: Path, settings: Settings = SETTINGS, **options: Any) -> Iterato
         assert "Traceback" not in made.log(), made.log()
     finally:
         made.close()
-
-
-def quick(**times: float) -> Listen:
-    """Listen settings with short times."""
-    return Listen(**times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,8 +25,8 @@ from dispatcher.pptp.messages import (
 from fastpath.layout import FREE, USED
 from ops import messages as bus
 from ops.ranges import format_address, parse_address
-from ops.settings import Limits, Pool
-from tests.dispatcher.rig import SETTINGS, Client, Rig, Worker, eventually, quick, rig
+from ops.settings import Limits, Listen, Pool
+from tests.dispatcher.rig import SETTINGS, Client, Rig, Worker, eventually, rig
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_garbage_closes_that_connection_only(one: Rig, octets: bytes) -> None:
 
 
 def test_silence_ends_one_connection_while_others_are_served(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, listen=quick(start_timeout_s=0.5, call_timeout_s=1.0))
+    settings = replace(SETTINGS, listen=Listen(start_timeout_s=0.5, call_timeout_s=1.0))
     with rig(tmp_path, settings) as one:
         worker = one.worker()
         worker.hello()
@@ -171,7 +172,7 @@ def test_silence_ends_one_connection_while_others_are_served(tmp_path: Path) -> 
 
 
 def test_echo_is_sent_and_its_absence_ends_the_calls(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, listen=quick(echo_interval_s=0.3, echo_timeout_s=0.3))
+    settings = replace(SETTINGS, listen=Listen(echo_interval_s=0.3, echo_timeout_s=0.3))
     with rig(tmp_path, settings) as one:
         worker = one.worker()
         worker.hello()
@@ -340,7 +341,7 @@ def test_a_dispatcher_dies_and_its_successor_ends_what_it_left(one: Rig) -> None
 
 
 def test_no_gre_is_named(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, listen=quick(gre_timeout_s=0.2))
+    settings = replace(SETTINGS, listen=Listen(gre_timeout_s=0.2))
     with rig(tmp_path, settings) as one:
         worker = one.worker()
         worker.hello()
@@ -413,7 +414,7 @@ def test_stop_ends_softly_then_says_goodbye(one: Rig) -> None:
     assert one.used() == 0
 
 
-def test_stop_with_nobody_answering_takes_five_seconds(one: Rig) -> None:
+def test_stop_with_nobody_answering_ends_in_time(one: Rig) -> None:
     worker = one.worker()
     worker.hello()
     client = one.client()
@@ -452,17 +453,16 @@ def test_connection_limits(tmp_path: Path) -> None:
 
 
 def test_running_out_of_descriptors_is_survived(tmp_path: Path) -> None:
-    # max_connections asks for more than there are: half of so few is the limit, and
-    # the other half is used up by the process itself.
-    with rig(tmp_path, descriptors=34) as one:
-        clients = [one.client() for _ in range(40)]
-        refused = [c for c in clients if one.count("connections_refused_limit")]
-        assert refused
-        eventually(lambda: one.count("connections_refused_limit") >= 40 - 34, "refusals")
+    # So few that the process runs out of them before its own limit of connections.
+    with rig(tmp_path, descriptors=26) as one:
+        clients = [one.client() for _ in range(30)]
+        one.logged("control connection refused", "Too many open files", "LimitNOFILE")
+        eventually(lambda: one.count("connections_refused_limit") >= 4, "refusals")
+        assert one.count("connections_accepted") + one.count("connections_refused_limit") == 30
         for client in clients:
             client.close()
         one.counted("connections_open", 0)
-        one.client().start()
+        assert one.client().start().result == 1
 
 
 def test_wrong_bus_version_is_refused_by_name(one: Rig) -> None:
@@ -502,7 +502,8 @@ def test_a_client_that_reads_nothing_is_given_up(one: Rig) -> None:
     client = one.client()
     client.start()
     echoes = EchoRequest(1).encode() * 500
-    with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with pytest.raises(OSError, match=r"reset|pipe"):
         for _ in range(20_000):
             client.sock.sendall(echoes)
     one.counted("connections_open", 0)
