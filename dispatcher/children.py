@@ -232,8 +232,10 @@ class Child:
         code = self._process.poll()
         if code is None:
             return None
-        self.sock.close()
-        os.close(self.pidfd)
+        if self.pidfd >= 0:
+            self.sock.close()
+            os.close(self.pidfd)
+            self.pidfd = -1
         return how_it_ended(code)
 
 

@@ -415,7 +415,7 @@ class Keeper:
             return
         self._watch_secrets(now)
         self._watch_helpers(now)
-        if self._notifier.watchdog_s and now >= self._next_watchdog:
+        if self._serving and self._notifier.watchdog_s and now >= self._next_watchdog:
             self._next_watchdog = now + self._notifier.watchdog_s / 3
             self._notifier.send(WATCHDOG="1")
 

@@ -85,13 +85,14 @@ class Links:
             if e.code not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                 raise
 
-    def blackholes(self) -> set[Prefix]:
-        """Blackhole routes that carry our protocol number."""
-        found: set[Prefix] = set()
+    def blackholes(self) -> set[tuple[Prefix, int]]:
+        """Blackhole routes that carry our protocol number, with their metrics."""
+        found: set[tuple[Prefix, int]] = set()
         for message in self._ipr.get_routes(family=socket.AF_INET, table=TABLE_MAIN):
             if message["proto"] == rtnl.PROTOCOL and message["type"] == rtnl.RTN_BLACKHOLE:
                 text = message.get_attr("RTA_DST")  # none: a default route
-                found.add((int(IPv4Address(text or 0)), message["dst_len"]))
+                prefix = int(IPv4Address(text or 0)), message["dst_len"]
+                found.add((prefix, message.get_attr("RTA_PRIORITY") or 0))
         return found
 
     def close(self) -> None:

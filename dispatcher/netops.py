@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from dispatcher import links, nft, routes
+from dispatcher import links, nft, routes, rtnl
 from dispatcher.links import Links, Prefix
 from dispatcher.rtnl import Change, RouteSocket
 from fastpath import layout
@@ -39,6 +41,7 @@ FAILURES: Final = NAMES.index("failures")
 ADDED: Final = NAMES.index("routes_added")
 DELETED: Final = NAMES.index("routes_deleted")
 
+OUR_NAME: Final = re.compile(r"pptp\d+")
 LOCAL_MAX: Final = 1024  # inner addresses of our own that are put on the TUN
 LOG_EVERY_S: Final = 1.0  # bad requests of one worker: one line a second
 LEAVE_S: Final = 8  # the clean-up takes milliseconds; a stuck one is cut off
@@ -78,6 +81,7 @@ class Netops:
         self._routes = RouteSocket()
         self._nft: nft.Table | None = None
         self._nft_name = f"pptpcon_{info.extra.get('keeper_pid', os.getppid())}"
+        self._metric = rtnl.BLACKHOLE_METRIC | zlib.crc32(info.run_dir.encode()) & 0xFFFF
         self._blackholes: set[Prefix] = set()
         self._local: set[int] = set()
         self._placed: set[int] = set()  # those of _local that we put on the first TUN
@@ -130,11 +134,21 @@ class Netops:
         self._placed &= self._local
 
     def _set_blackholes(self) -> None:
-        """One under each pool, and none of an earlier run that no pool wants."""
+        """One under each pool, and none of an earlier run that no pool wants.
+
+        Those of our own run folder are ours. So are all others, unless there is a TUN that
+        is not ours: then another instance may live beside us.
+        """
         wanted = links.prefixes(self._settings.pools)
-        present = self._links.blackholes()
-        changes = [Change(False, *prefix) for prefix in present - wanted]
-        changes += [Change(True, *prefix) for prefix in sorted(wanted)]
+        names = {name for _, name in socket.if_nameindex()} - {tun.name for tun in self._tuns}
+        alone = not any(OUR_NAME.fullmatch(name) for name in names)
+        changes = [
+            Change(False, *prefix, metric=metric)
+            for prefix, metric in self._links.blackholes()
+            if (metric == self._metric and prefix not in wanted)
+            or (metric != self._metric and alone)
+        ]
+        changes += [Change(True, *prefix, metric=self._metric) for prefix in sorted(wanted)]
         for change, code in zip(changes, self._routes.apply(changes), strict=True):
             if code:
                 self._log.error(
@@ -247,7 +261,9 @@ class Netops:
 
     def leave(self) -> None:
         """Take back what does not go by itself, and the rest for good measure."""
-        self._routes.apply([Change(False, *prefix) for prefix in self._blackholes])
+        self._routes.apply(
+            [Change(False, *prefix, metric=self._metric) for prefix in self._blackholes]
+        )
         for address in self._placed:
             try:
                 self._links.delete_address(address, self._tuns[0].ifindex)

@@ -36,7 +36,7 @@ NETLINK_CAP_ACK: Final = 10
 PROTOCOL: Final = 201  # marks our routes; `ip route show proto 201`
 # Ours stand behind what the administrator set by hand, and never replace it.
 SESSION_METRIC: Final = 201
-BLACKHOLE_METRIC: Final = 0x7FFFFFC9
+BLACKHOLE_METRIC: Final = 0x7FFF0000  # and an instance's own number in the low 16 bits
 
 NLMSG: Final = Struct("=IHHII")  # length, type, flags, sequence, port
 RTMSG: Final = Struct("=BBBBBBBBI")  # family, dst, src, tos, table, proto, scope, type, flags
@@ -49,12 +49,13 @@ ANSWER_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Add (or replace) or delete one route; `ifindex` 0: a blackhole."""
+    """Add (or replace) or delete one route; `ifindex` 0: a blackhole, which has a metric."""
 
     add: bool
     address: int  # host order
     length: int = 32
     ifindex: int = 0
+    metric: int = SESSION_METRIC
 
     def encode(self, sequence: int) -> bytes:
         """The netlink message."""
@@ -72,8 +73,7 @@ class Change:
             0,
         )
         body += ATTRIBUTE.pack(8, RTA_DST, self.address.to_bytes(4, "big"))
-        metric = BLACKHOLE_METRIC if blackhole else SESSION_METRIC
-        body += ATTRIBUTE.pack(8, RTA_PRIORITY, struct.pack("=I", metric))
+        body += ATTRIBUTE.pack(8, RTA_PRIORITY, struct.pack("=I", self.metric))
         if not blackhole:
             body += ATTRIBUTE.pack(8, RTA_OIF, struct.pack("=I", self.ifindex))
         kind = RTM_NEWROUTE if self.add else RTM_DELROUTE

@@ -1,7 +1,12 @@
-"""The real keeper and netops with trivial dispatcher, workers and console."""
+"""The real keeper and netops with trivial dispatcher, workers and console.
+
+KEEPER_SET="NAME=NUMBER ..." changes the keeper's times, KEEPER_MODULES="role=module ..."
+what it starts.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from dispatcher import keeper
@@ -9,12 +14,22 @@ from ops import boot, settings
 
 TRIVIAL = "tests.netns.trivial"
 
+
+def pairs(variable: str) -> dict[str, str]:
+    """The words of an environment variable, as name=value."""
+    words = os.environ.get(variable, "").split()
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
 if __name__ == "__main__":
-    fd, path = int(sys.argv[1]), sys.argv[2]
+    for name, value in pairs("KEEPER_SET").items():
+        assert hasattr(keeper, name), name
+        setattr(keeper, name, float(value))
+    modules = dict.fromkeys(("dispatcher", "worker", "console"), TRIVIAL)
     sys.exit(
         keeper.serve(
-            settings.loads(boot.read_memfd(fd)),
-            path,
-            {**keeper.MODULES, "dispatcher": TRIVIAL, "worker": TRIVIAL, "console": TRIVIAL},
+            settings.loads(boot.read_memfd(int(sys.argv[1]))),
+            sys.argv[2],
+            {**keeper.MODULES, **modules, **pairs("KEEPER_MODULES")},
         )
     )
