@@ -123,7 +123,7 @@ class Demo:
         """Log in, push traffic, close; the summary."""
         self.view.show(Frame("starting the concentrator", 0.0, 0, self.clients))
         self.concentrator.start()
-        lan = self._traffic("lan", "lan", "--address", LAN_HOST)
+        lan = self._traffic("lan", "lan", "lan", "--address", LAN_HOST)
         client = self._client()
         self._log_in(client)
         workers = {
