@@ -19,14 +19,15 @@ import os
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
-from fastpath.gre cimport GRE_HEADER_MAX, gre_build, gre_header, gre_parse
+from fastpath.gre cimport gre_build, gre_header, gre_parse
 from fastpath.layout cimport *
 from fastpath.mppe cimport (
-    MPPE_A, MPPE_B, MPPE_C, MPPE_COUNT, MPPE_D, crypt, crypt_job, first_key, key_size, next_key)
+    MPPE_A, MPPE_C, MPPE_COUNT, MPPE_D, crypt, crypt_job, first_key, key_size, next_key, rc4_key,
+    rc4_state)
 from fastpath.ring cimport (
-    entry, fence_release, load_acquire, ring, ring_close, ring_drop, ring_open, ring_peek,
+    entry, fence_release, ring, ring_close, ring_drop, ring_open, ring_peek,
     ring_push, ring_sleep, ring_wake_owed, store_release)
 from fastpath.tables cimport (
     NOBODY, session, tables, tables_add, tables_add_inner, tables_by_inner, tables_close,
@@ -34,7 +35,7 @@ from fastpath.tables cimport (
 from fastpath.tun cimport (
     SEGMENTS_NOT_IP, SEGMENTS_OK, SEGMENTS_TOO_BIG, VNET_SIZE, clamp_mss, iovec, segmenter,
     segments_begin, segments_next, writer, writer_begin, writer_end, writer_put)
-from fastpath.wire cimport be16, be32, checksum, put16, put32
+from fastpath.wire cimport be16, checksum, put16, put32
 
 cdef extern from *:
     """
@@ -200,6 +201,7 @@ cdef enum:
     # protocols (RFC 1661 section 2 and the assigned numbers)
     PPP_IP = 0x0021
     PPP_COMP = 0x00FD
+    PPP_CCP = 0x80FD
     PPP_LCP = 0xC021
 
 cdef uint64_t MS = 1000000
@@ -401,14 +403,13 @@ cdef class Engine:
     def set_mppe(self, uint32_t index, uint32_t generation, uint32_t rx_bits, bytes rx_key not None,
                  bint rx_stateful, uint32_t tx_bits, bytes tx_key not None, bint tx_stateful):
         cdef uint8_t data[40]
-        if rx_stateful or tx_stateful:
-            raise ValueError("stateful MPPE is not offered by this data path")
         for bits, key in ((rx_bits, rx_key), (tx_bits, tx_key)):
             if bits not in (0, 40, 56, 128) or len(key) != (key_size(bits) if bits else 0):
                 raise ValueError(f"MPPE start key of {len(key)} octets for {bits} bits")
         memset(data, 0, 40)
         data[0] = rx_bits
         data[1] = tx_bits
+        data[2] = (1 if rx_stateful and rx_bits else 0) | (2 if tx_stateful and tx_bits else 0)
         memcpy(data + 8, <const uint8_t *><const char *>rx_key, len(rx_key))
         memcpy(data + 24, <const uint8_t *><const char *>tx_key, len(tx_key))
         return self._push(OP_MPPE, index, generation, data, 40)
@@ -474,6 +475,10 @@ cdef class Engine:
             memcpy(s.rx_key, rx.key, 16)
             s.mppe_rx_bits = r.mppe_rx_bits
             s.mppe_tx_bits = r.mppe_tx_bits
+            # A stream's state is not in the record: both directions begin it anew.
+            self._streams(s, r.stateful)
+            s.discard = s.rx_stream != NULL
+            s.tx_flush = s.tx_stream != NULL
             self._link_up(s)
             self._event(EV_RESUMED, s, NULL, 0)
         self.count[C_QUEUED] = 0
@@ -482,6 +487,8 @@ cdef class Engine:
         """A private session for a record, with what the dispatcher wrote."""
         cdef session *s = &self.t.all[index]
         cdef int32_t *held = s.held
+        free(s.rx_stream)
+        free(s.tx_stream)
         memset(s, 0, sizeof(session))
         s.held = held
         s.r = r
@@ -589,8 +596,24 @@ cdef class Engine:
             first_key(s.r.tx_start, s.mppe_tx_bits, s.tx_key)
         s.rx_count = s.tx_count = 0
         s.desync = 0
+        s.discard = s.tx_flush = False
+        self._streams(s, data[2])
+        if s.rx_stream != NULL:
+            rc4_key(s.rx_stream, s.rx_key, key_size(s.mppe_rx_bits))
+        if s.tx_stream != NULL:
+            rc4_key(s.tx_stream, s.tx_key, key_size(s.mppe_tx_bits))
         self._commit_tx(s)
         self._commit_rx(s)
+
+    cdef void _streams(self, session *s, uint32_t stateful) noexcept nogil:
+        """RC4 streams that live from packet to packet, for the stateful directions."""
+        free(s.rx_stream)
+        free(s.tx_stream)
+        s.rx_stream = s.tx_stream = NULL
+        if stateful & 1:
+            s.rx_stream = <rc4_state *>calloc(1, sizeof(rc4_state))
+        if stateful & 2:
+            s.tx_stream = <rc4_state *>calloc(1, sizeof(rc4_state))
 
     cdef void _link_up(self, session *s) noexcept nogil:
         cdef record *r = s.r
@@ -999,6 +1022,14 @@ cdef class Engine:
             self.count[C_RX_CONTROL] += 1
             if p[0] == 9:
                 self._answer_echo(s, p, n)
+        elif (protocol == PPP_CCP and s.state == DATA_UP and n >= 4 and s.mppe_tx_bits
+                and (p[0] == 14 or p[0] == 15)):
+            # Reset-Request is answered by the next packet's A alone (RFC 3078 section 8);
+            # a peer that asks again before it comes gets no second change.
+            self.count[C_RX_CONTROL] += 1
+            if p[0] == 14:
+                self.count[C_MPPE_RESETS_RECEIVED] += 1
+                s.tx_flush = s.tx_stream != NULL
         else:
             if s.frames <= 0:
                 self._drop(s, D_RX_RING_FULL)
@@ -1022,21 +1053,28 @@ cdef class Engine:
             self._drop(s, D_RX_MALFORMED)
             return
         bits = be16(p)
-        if not s.mppe_rx_bits or (bits & (MPPE_A | MPPE_C | MPPE_D)) != (MPPE_A | MPPE_D):
+        if not s.mppe_rx_bits or (bits & (MPPE_C | MPPE_D)) != MPPE_D:
             self._drop(s, D_RX_MPPE_COHERENCY)
             return
-        steps = (bits - s.rx_count) & MPPE_COUNT
-        if steps >= 0x800:
-            self._drop(s, D_RX_MPPE_COHERENCY)     # late: never re-key for it
-            return
-        if steps:
-            if s.work < <int32_t>steps:
+        if s.rx_stream != NULL:
+            if not self._stateful_key(s, bits, job):
                 self._drop(s, D_RX_MPPE_COHERENCY)
                 return
-            s.work -= <int32_t>steps
-            self.count[C_MPPE_REKEYS] += steps
-        for i in range(steps + 1):
-            next_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
+        else:
+            if not bits & MPPE_A:
+                self._drop(s, D_RX_MPPE_COHERENCY)
+                return
+            steps = (bits - s.rx_count) & MPPE_COUNT
+            if steps >= 0x800 or (steps and s.work < <int32_t>steps):
+                self._drop(s, D_RX_MPPE_COHERENCY)     # late: never re-key for it
+                return
+            if steps:
+                s.work -= <int32_t>steps
+                self.count[C_MPPE_REKEYS] += steps
+            for i in range(steps + 1):
+                next_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
+            job.stream = NULL
+            job.key_size = key_size(s.mppe_rx_bits)
         s.rx_count = <uint16_t>((bits + 1) & MPPE_COUNT)
         item.p = p + 2
         item.n = n - 2
@@ -1044,8 +1082,49 @@ cdef class Engine:
         item.encrypted = 1
         job.data = item.p
         job.size = item.n
-        job.key_size = key_size(s.mppe_rx_bits)
         memcpy(job.key, s.rx_key, 16)
+
+    cdef bint _stateful_key(self, session *s, uint32_t bits, crypt_job *job) noexcept nogil:
+        """RFC 3078 sections 7.1 and 8: the key changes where A is set, which every 256th
+        packet has. After a loss all is discarded until A comes; the changes missed with
+        lost ones of those packets are caught up."""
+        cdef uint32_t last = (s.rx_count - 1) & MPPE_COUNT
+        cdef uint32_t count = bits & MPPE_COUNT
+        if (count - s.rx_count) & MPPE_COUNT >= 0x800:
+            return False               # late
+        if not s.discard and count != s.rx_count:
+            s.discard = True
+            s.reset_due = 0
+        if s.discard:
+            if not bits & MPPE_A:
+                self._request_reset(s)
+                return False
+            while (count ^ last) & 0xF00:
+                next_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
+                self.count[C_MPPE_REKEYS] += 1
+                last = (last + 256) & MPPE_COUNT
+            s.discard = False
+        elif (count & 0xFF) == 0xFF and not bits & MPPE_A:
+            return False
+        job.stream = s.rx_stream
+        job.key_size = 0
+        if bits & MPPE_A:
+            next_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
+            job.key_size = key_size(s.mppe_rx_bits)
+        return True
+
+    cdef void _request_reset(self, session *s) noexcept nogil:
+        """CCP Reset-Request (RFC 1962 section 4.2), at most one in 250 ms."""
+        cdef uint8_t *p
+        if self.now < s.reset_due:
+            return
+        s.reset_due = self.now + 250 * MS
+        p = self._frame_out(s, PPP_CCP, 4)
+        s.reset_id += 1
+        p[0] = 14
+        p[1] = s.reset_id
+        put16(p + 2, 4)
+        self.count[C_MPPE_RESETS_SENT] += 1
 
     cdef void _answer_echo(self, session *s, const uint8_t *p, uint32_t n) noexcept nogil:
         """LCP Echo-Reply (RFC 1661 section 5.8), cut to the peer's MRU."""
@@ -1229,15 +1308,21 @@ cdef class Engine:
             o = &self.out[i]
             s = o.s
             if o.secret != NULL:
-                next_key(s.r.tx_start, s.mppe_tx_bits, s.tx_key)
-                put16(o.secret - 2, MPPE_A | MPPE_D | s.tx_count)
-                s.tx_count = (s.tx_count + 1) & MPPE_COUNT
                 job = &jobs[n_jobs]
                 n_jobs += 1
                 job.data = o.secret
                 job.size = o.secret_size
-                job.key_size = key_size(s.mppe_tx_bits)
-                memcpy(job.key, s.tx_key, 16)
+                job.stream = s.tx_stream
+                if s.tx_stream == NULL or s.tx_flush or (s.tx_count & 0xFF) == 0xFF:
+                    next_key(s.r.tx_start, s.mppe_tx_bits, s.tx_key)
+                    put16(o.secret - 2, MPPE_A | MPPE_D | s.tx_count)
+                    job.key_size = key_size(s.mppe_tx_bits)
+                    memcpy(job.key, s.tx_key, 16)
+                    s.tx_flush = False
+                else:
+                    put16(o.secret - 2, MPPE_D | s.tx_count)
+                    job.key_size = 0
+                s.tx_count = (s.tx_count + 1) & MPPE_COUNT
             ack = s.rx_seen and (o.ack_only or s.unacked != 0)
             size = gre_build(o.p, o.n, s.peer_call_id, not o.ack_only, s.tx_seq, ack,
                              s.rx_next - 1)

@@ -63,6 +63,8 @@ cdef enum:
     C_REORDERED                # arrived late, put in order
     C_GRE_LOST                 # sequence numbers given up
     C_MPPE_REKEYS              # key changes beyond one a packet (gaps)
+    C_MPPE_RESETS_SENT         # CCP Reset-Requests, stateful MPPE
+    C_MPPE_RESETS_RECEIVED
     C_LCP_ECHO_SENT
     C_LCP_ECHO_ANSWERED        # Echo-Requests of the peer
     C_LCP_ECHO_TIMEOUTS

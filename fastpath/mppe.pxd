@@ -11,19 +11,21 @@ cdef enum:
     MPPE_COUNT = 0x0FFF
     LANES = 4
 
-cdef struct crypt_job:
-    uint8_t *data
-    uint32_t size
-    uint32_t key_size          # 8 or 16
-    uint8_t key[16]
-
 cdef struct rc4_state:
     uint8_t s[256]
     uint8_t x
     uint8_t y
     uint8_t pad[6]             # 264 octets apart: other lanes' tables fall into other sets
 
+cdef struct crypt_job:
+    uint8_t *data
+    uint32_t size
+    uint32_t key_size          # 8 or 16; 0: the stream goes on with its old key
+    uint8_t key[16]
+    rc4_state *stream          # stateful: the session's stream; NULL: a stream of its own
+
 cdef uint32_t key_size(uint32_t bits) noexcept nogil
 cdef void first_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil
 cdef void next_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil
 cdef void crypt(crypt_job *jobs, uint32_t n) noexcept nogil
+cdef void rc4_key(rc4_state *r, const uint8_t *key, uint32_t size) noexcept nogil

@@ -266,10 +266,27 @@ cdef void rc4_run_4(rc4_state *r, crypt_job *job, uint32_t n) noexcept nogil:
     r[3].y = yd
 
 
+cdef uint32_t crypt_streams(crypt_job *jobs, uint32_t n) noexcept nogil:
+    """Do the stateful jobs, in order; move the others together and return their number."""
+    cdef uint32_t i, left = 0
+    for i in range(n):
+        if jobs[i].stream == NULL:
+            if left != i:
+                jobs[left] = jobs[i]
+            left += 1
+            continue
+        if jobs[i].key_size:
+            rc4_key(jobs[i].stream, jobs[i].key, jobs[i].key_size)
+        rc4_run(jobs[i].stream, jobs[i].data, jobs[i].size)
+    return left
+
+
 cdef void crypt(crypt_job *jobs, uint32_t n) noexcept nogil:
-    """Encrypt or decrypt n packets in place, each with its own fresh key."""
+    """Encrypt or decrypt n packets in place: stateless ones each with a key of its own,
+    stateful ones each with its session's stream. The array's order is lost."""
     cdef rc4_state r[LANES]
     cdef uint32_t at = 0, least, i
+    n = crypt_streams(jobs, n)
     while at + LANES <= n:
         rc4_key_4(r, jobs + at)
         least = jobs[at].size
@@ -346,6 +363,7 @@ def crypt_batch(list packets not None, list keys not None):
         jobs[i].data = &view[0]
         jobs[i].size = len(packets[i])
         jobs[i].key_size = len(key)
+        jobs[i].stream = NULL
         memcpy(jobs[i].key, <const uint8_t *><const char *><bytes>key, len(key))
     with nogil:
         crypt(jobs, n)

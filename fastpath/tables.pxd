@@ -8,6 +8,7 @@ peers may only share one when all are taken. Inner key: the subscriber's address
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.layout cimport record
+from fastpath.mppe cimport rc4_state
 
 cdef enum:
     NOBODY = -1
@@ -52,6 +53,12 @@ cdef struct session:
     uint16_t rx_count
     uint8_t tx_key[16]
     uint8_t rx_key[16]
+    rc4_state *rx_stream       # stateful MPPE only
+    rc4_state *tx_stream
+    bint discard               # stateful: a packet was lost, wait for one with A
+    bint tx_flush              # stateful: change the key before the next packet, set A
+    uint64_t reset_due         # when to repeat the Reset-Request
+    uint8_t reset_id
     uint32_t desync            # packets in a row that decrypted to nothing known
     int32_t work               # key changes and control frames allowed until the next sweep
     int32_t frames

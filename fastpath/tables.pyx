@@ -28,6 +28,8 @@ cdef void tables_close(tables *t) noexcept nogil:
     if t.all != NULL:
         for i in range(t.top):
             free(t.all[i].held)
+            free(t.all[i].rx_stream)
+            free(t.all[i].tx_stream)
     free(t.all)
     free(t.by_inner)
     t.all = NULL

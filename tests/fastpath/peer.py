@@ -181,7 +181,15 @@ class Peer:
         self.event(engine.EVENT_INSTALLED)
 
     def up(
-        self, *, bits: int = 0, rx: bytes = b"", tx: bytes = b"", mtu: int = 1400, echo_s: int = 0
+        self,
+        *,
+        bits: int = 0,
+        rx: bytes = b"",
+        tx: bytes = b"",
+        mtu: int = 1400,
+        echo_s: int = 0,
+        stateful: int = 0,
+        mppe_bits: int = 0,
     ) -> None:
         """Let data flow, encrypted if keys are given."""
         if bits:
@@ -192,9 +200,9 @@ class Peer:
             local=0x0A630001,
             mtu=mtu,
             mru=1400,
-            mppe_rx_bits=bits,
-            mppe_tx_bits=bits,
-            stateful=0,
+            mppe_rx_bits=bits or mppe_bits,
+            mppe_tx_bits=bits or mppe_bits,
+            stateful=stateful,
             framing=0,
             magic=0x11223344,
             peer_magic=5,

@@ -12,6 +12,7 @@ import pytest
 from fastpath import engine, gre, mppe
 from tests.fastpath import peer as lab
 from tests.fastpath.peer import INNER, ip_sum, running, tcp, udp
+from workers.ppp.mppe_twin import Decryptor, Encryptor
 
 pytestmark = [
     pytest.mark.netns,
@@ -379,3 +380,85 @@ def test_client_role_selects_by_source() -> None:
         back = udp(HOST, INNER, b"down")
         p.send(b"\x21" + back)
         assert p.from_tun()[1] == back
+
+
+def stateful_up(p: lab.Peer, bits: int) -> tuple[Encryptor, Decryptor]:
+    """Both directions stateful; the subscriber is the slow twin."""
+    rx, tx = (RX, TX) if bits == 128 else (RX[:8], TX[:8])
+    p.install()
+    p.engine.set_mppe(p.index, p.generation, bits, rx, True, bits, tx, True)
+    p.up(stateful=3, mppe_bits=bits)
+    return Encryptor(rx, bits, True), Decryptor(tx, bits, True)
+
+
+@pytest.mark.parametrize("bits", [40, 128])
+def test_stateful_over_several_key_changes(bits: int) -> None:
+    with running() as p:
+        ours, theirs = stateful_up(p, bits)
+        for n in range(600):
+            packet = udp(INNER, HOST, bytes(n % 50))
+            p.send(b"\x00\xfd" + ours.encrypt(b"\x00\x21" + packet))
+            assert p.from_tun()[1] == packet
+            packet = udp(HOST, INNER, bytes(n % 40))
+            p.to_tun(packet)
+            assert theirs.decrypt(p.data()[4:]).plain == b"\x00\x21" + packet
+        assert p.count("mppe_resets_sent") == 0
+
+
+def test_stateful_loss_is_mended_by_one_reset() -> None:
+    with running(reorder_depth=0) as p:
+        ours, theirs = stateful_up(p, 128)
+        packet = udp(INNER, HOST, b"x")
+
+        def send() -> None:
+            p.send(b"\x00\xfd" + ours.encrypt(b"\x00\x21" + packet))
+
+        send()
+        assert p.from_tun()[1] == packet
+        for _ in range(600):  # lost, with two packets that change the key
+            ours.encrypt(b"\x00\x21" + packet)
+        for _ in range(5):
+            send()
+        assert p.data()[:5] == b"\xff\x03\x80\xfd\x0e"
+        ours.reset_request()
+        send()
+        assert p.from_tun()[1] == packet
+        assert p.count("mppe_resets_sent") == 1
+        assert p.count("drop_rx_mppe_coherency") == 5
+        # And the other way: asked twice, we change the key once and set A.
+        answer = udp(HOST, INNER, b"y")
+        p.to_tun(answer)
+        assert theirs.decrypt(p.data()[4:]).plain[2:] == answer
+        p.to_tun(answer)
+        p.data()  # lost on the way
+        for number in (1, 2):
+            p.send(b"\x80\xfd\x0e" + bytes([number]) + b"\x00\x04")
+        p.wait_count("mppe_resets_received", 2)
+        for _ in range(2):
+            p.to_tun(answer)
+        first, second = p.data()[4:], p.data()[4:]
+        assert (first[0] & 0x80, second[0] & 0x80) == (0x80, 0)
+        for sealed in (first, second):
+            assert theirs.decrypt(sealed).plain[2:] == answer
+
+
+def test_stateful_successor_begins_anew() -> None:
+    with running() as p:
+        ours, theirs = stateful_up(p, 128)
+        packet, answer = udp(INNER, HOST, b"1"), udp(HOST, INNER, b"2")
+        p.send(b"\x00\xfd" + ours.encrypt(b"\x00\x21" + packet))
+        p.from_tun()
+        p.to_tun(answer)
+        theirs.decrypt(p.data()[4:])
+        table, seq = p.table, p.seq
+    with running(table) as q:
+        q.generation, q.seq = p.generation, seq
+        q.to_tun(answer)
+        sealed = q.data()[4:]
+        assert sealed[0] & 0x80
+        assert theirs.decrypt(sealed).plain[2:] == answer
+        q.send(b"\x00\xfd" + ours.encrypt(b"\x00\x21" + packet))
+        assert q.data()[4] == 0x0E
+        ours.reset_request()
+        q.send(b"\x00\xfd" + ours.encrypt(b"\x00\x21" + packet))
+        assert q.from_tun()[1] == packet
