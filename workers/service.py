@@ -6,6 +6,7 @@ Everything here runs on the main thread. The data thread is already forwarding.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from fastpath import engine as engine_module
@@ -367,8 +369,12 @@ def serve(started: boot.Boot, table: Table, engine: Engine, thread: threading.Th
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
     _leave_data_cpu(int(started.extra.get("cpu", -1)), settings.workers.cpus)
     privileges.die_with_parent()
+    # Python loads these at first use; the unprivileged user may not be able to read them.
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+    codecs.lookup("cp437")  # MS-CHAP version 1
     privileges.drop(settings.server.user)
     loop = asyncio.new_event_loop()
+    loop.set_default_executor(executor)
     loop.set_exception_handler(_exception(log))
     service = Service(started, table, engine, loop, log)
     try:
