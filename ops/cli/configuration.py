@@ -37,7 +37,8 @@ def load(path: str | None, overrides: tuple[str, ...]) -> Configuration:
     root process in a foreign folder would serve that folder's configuration.
     """
     from ops.config.defaults import embedded  # noqa: PLC0415 - pydantic takes 0.1 s to import
-    from ops.config.load import ConfigError, load_file, load_overrides  # noqa: PLC0415
+    from ops.config.load import load_file, load_overrides  # noqa: PLC0415
+    from ops.config.problems import ConfigError  # noqa: PLC0415
 
     if path is None and os.path.exists(SYSTEM_FILE):
         path = SYSTEM_FILE

@@ -40,8 +40,8 @@ def pptpd(path: str, secrets: str | None, options: str | None) -> None:
 
     Exit status: 0 usable, 78 PATH is no pptpd.conf or can't be read.
     """
-    from ops.config.load import ConfigError  # noqa: PLC0415
     from ops.config.pptpd.importer import import_pptpd  # noqa: PLC0415
+    from ops.config.problems import ConfigError  # noqa: PLC0415
 
     try:
         result = import_pptpd(path, secrets=secrets, options=options)

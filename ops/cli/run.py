@@ -56,7 +56,7 @@ def _require_privilege() -> None:
     """Exit 77 unless this process may do what the keeper has to."""
     wanted = 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW
     held = 0
-    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         if line.startswith("CapEff:"):
             held = int(line.split()[1], 16)
     if held & wanted != wanted:
@@ -69,7 +69,7 @@ def _require_privilege() -> None:
 
 def _become_keeper(found: configuration.Configuration, overrides: tuple[str, ...]) -> None:
     from ops.boot import make_memfd  # noqa: PLC0415
-    from ops.config.load import OVERRIDES_VARIABLE  # noqa: PLC0415
+    from ops.config.overrides import VARIABLE  # noqa: PLC0415
     from ops.settings import dumps  # noqa: PLC0415
 
     fd = make_memfd("pptpcon-settings", dumps(found.settings))
@@ -78,9 +78,9 @@ def _become_keeper(found: configuration.Configuration, overrides: tuple[str, ...
     if found.path:
         argv += ["--config-path", os.path.abspath(found.path)]
     environment = dict(os.environ)
-    environment.pop(OVERRIDES_VARIABLE, None)
+    environment.pop(VARIABLE, None)
     if overrides:
-        environment[OVERRIDES_VARIABLE] = json.dumps(overrides)
+        environment[VARIABLE] = json.dumps(overrides)
     # Modules come from where this one did, never from the working folder.
     root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONSAFEPATH"] = "1"

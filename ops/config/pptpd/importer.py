@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ops.config import schema
-from ops.config.load import ConfigError, load_bytes, read
+from ops.config.addresses import show_range, subtract
+from ops.config.checks import MAX_POOL_ADDRESSES
+from ops.config.load import load_bytes
 from ops.config.pptpd.draft import POOL, Draft, Origin, printable
 from ops.config.pptpd.options import Options
 from ops.config.pptpd.text import Line, Word, conf_lines, decode, option_words
-from ops.config.schema import show_range, subtract
+from ops.config.problems import ConfigError
+from ops.config.source import read
+from ops.config.values import check_ranges
 from ops.ranges import count, parse_ranges
 from ops.settings import Ip, Server
 
@@ -309,7 +312,7 @@ class _Importer:
         found: list[tuple[int, int]] = []
         for item in line.value.split(","):
             try:
-                schema.check_ranges(item)
+                check_ranges(item)
                 ranges = parse_ranges(item)
             except ValueError as e:
                 self.draft.loud(origin, f"{key}: {e}")
@@ -319,10 +322,8 @@ class _Importer:
             new = subtract(ranges, found)
             if count(new) < count(ranges):
                 self.draft.loud(origin, f"{key}: {item.strip()[:40]} is there already, in part")
-            if count(found) + count(new) > schema.MAX_POOL_ADDRESSES:
-                self.draft.loud(
-                    origin, f"{key}: more than {schema.MAX_POOL_ADDRESSES} addresses; cut off"
-                )
+            if count(found) + count(new) > MAX_POOL_ADDRESSES:
+                self.draft.loud(origin, f"{key}: more than {MAX_POOL_ADDRESSES} addresses; cut off")
                 break
             found += new
         return found

@@ -17,7 +17,7 @@ from ops.config.pptpd.text import Word
 from ops.ranges import parse_address
 
 # Strongest first, the order in which they are offered.
-METHODS: Final = ("mschapv2", "mschap", "chap-md5", "pap")
+METHODS: Final[tuple[str, ...]] = ("mschapv2", "mschap", "chap-md5", "pap")
 _MTU: Final = (576, 1500)
 
 _REQUIRE: Final[dict[str, str]] = {
@@ -365,13 +365,13 @@ class Options:
                 self.required["eap"],
                 "require-eap: EAP is not offered; mschapv2 is what comes close",
             )
-        required = [m for m in METHODS if m in self.required]
+        required: list[str] = [m for m in METHODS if m in self.required]
         if required:
             # refuse-* is about logging in elsewhere; where something is required it adds nothing.
             origins = ", ".join(str(self.required[m]) for m in required)
             return required, f"{origins}: these are required"
         if self.auth and "eap" not in self.required:
-            left = [m for m in METHODS if m not in self.refused]
+            left: list[str] = [m for m in METHODS if m not in self.refused]
             without = " and refuse-*" if self.refused else ""
             return left or ["mschapv2"], f"auth{without} without a require-* option: any of these"
         if self.auth is None and "eap" not in self.required:

@@ -1,0 +1,168 @@
+"""Checks across sections: what no key is wrong in by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ops.config.addresses import subtract
+from ops.config.schema import Accounts, Ip, Mppe, Pool, Ppp, Section, Workers
+from ops.ranges import count, format_address, parse_ranges
+
+MAX_POOLS: Final = 255  # the record holds one octet; 255 itself is "static address"
+MAX_POOL_ADDRESSES: Final = 1 << 20  # a /12
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about a key. `fatal` is False for what is only unwise."""
+
+    path: Path
+    text: str
+    fatal: bool = True
+
+
+def cross_check(
+    sections: dict[str, Section], pools: dict[str, Pool], names: Sequence[str]
+) -> list[Remark]:
+    """What no key is wrong in by itself. Sections and pools with own errors are absent.
+
+    `names` are those of all pools, the faulty ones too.
+    """
+    return [
+        *_check_pool_named(sections, names),
+        *_check_pools(sections, pools),
+        *_check_mppe(sections),
+        *_check_accounts(sections),
+        *_check_workers(sections),
+    ]
+
+
+def _check_pool_named(sections: dict[str, Section], names: Sequence[str]) -> list[Remark]:
+    ip = sections.get("ip")
+    if not isinstance(ip, Ip) or ip.pool in names or not names:
+        return []
+    known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return [Remark(("ip", "pool"), f"must name a pool; there is {known}")]
+
+
+def _check_pools(sections: dict[str, Section], pools: dict[str, Pool]) -> list[Remark]:
+    """Each address in one pool once, pools of a size that fits in memory, none empty."""
+    remarks: list[Remark] = []
+    if len(pools) > MAX_POOLS:
+        remarks.append(Remark(("pools",), f"at most {MAX_POOLS} pools, not {len(pools)}"))
+    ip = sections.get("ip")
+    local = parse_ranges(ip.local) if isinstance(ip, Ip) else []
+    taken: list[tuple[int, int, Path, int]] = []
+    for name, pool in pools.items():
+        total = 0
+        left = 0
+        for at, text in enumerate(pool.ranges):
+            where: Path = ("pools", name, "ranges", at)
+            found = parse_ranges(text)
+            total += count(found)
+            left += count(subtract(found, local))
+            taken += [(first, last, where, len(taken)) for first, last in found]
+        if total > MAX_POOL_ADDRESSES:
+            remarks.append(
+                Remark(
+                    ("pools", name, "ranges"),
+                    f"at most {MAX_POOL_ADDRESSES} addresses (a /12) in a pool, not {total};"
+                    " split it into pools",
+                )
+            )
+        elif not left:
+            remarks.append(
+                Remark(
+                    ("pools", name, "ranges"),
+                    "has no address left: ip.local takes the whole pool",
+                )
+            )
+        elif left < total:
+            what = "one is" if total - left == 1 else f"{total - left} are"
+            remarks.append(
+                Remark(
+                    ("pools", name, "ranges"),
+                    f"{left} of the {total} addresses are for subscribers: {what} in ip.local",
+                    fatal=False,
+                )
+            )
+    return remarks + _overlaps(taken)
+
+
+def _overlaps(taken: list[tuple[int, int, Path, int]]) -> list[Remark]:
+    """One remark for each two range texts that share addresses; `taken` has their order."""
+    found: dict[tuple[Path, Path], int] = {}
+    end, owner = -1, taken[0][2:] if taken else ((), 0)
+    for first, last, path, order in sorted(taken, key=lambda t: t[:2]):
+        if first <= end:
+            one, other = sorted([owner, (path, order)], key=lambda p: p[1])
+            found.setdefault((other[0], one[0]), first)
+        if last > end:
+            end, owner = last, (path, order)
+    return [
+        Remark(
+            path,
+            f"{format_address(first)} is in {other[0]}.{other[1]} already;"
+            " an address can have one subscriber only",
+        )
+        for (path, other), first in found.items()
+    ]
+
+
+def _check_mppe(sections: dict[str, Section]) -> list[Remark]:
+    """MPPE's keys come from MS-CHAP (RFC 3079), so no other method can encrypt."""
+    ppp, mppe = sections.get("ppp"), sections.get("mppe")
+    if not isinstance(ppp, Ppp) or not isinstance(mppe, Mppe):
+        return []
+    keyless = [method for method in ppp.auth if not method.startswith("mschap")]
+    if mppe.policy == "require":
+        if len(keyless) == len(ppp.auth):
+            return [
+                Remark(
+                    ("mppe", "policy"),
+                    f'is "require", but ppp.auth offers only {", ".join(keyless)}, which give no'
+                    ' keys; add "mschapv2" to ppp.auth, or set mppe.policy = "deny"',
+                )
+            ]
+        if keyless:
+            return [
+                Remark(
+                    ("ppp", "auth"),
+                    f"clients that choose {' or '.join(keyless)} are turned away, because"
+                    ' mppe.policy is "require"',
+                    fatal=False,
+                )
+            ]
+    return []
+
+
+def _check_accounts(sections: dict[str, Section]) -> list[Remark]:
+    accounts = sections.get("accounts")
+    if isinstance(accounts, Accounts) and not accounts.users and not accounts.chap_secrets:
+        return [
+            Remark(
+                ("accounts",),
+                "nobody can log in: set accounts.chap_secrets, or name = password pairs in"
+                " [accounts.users]",
+                fatal=False,
+            )
+        ]
+    return []
+
+
+def _check_workers(sections: dict[str, Section]) -> list[Remark]:
+    workers = sections.get("workers")
+    if not isinstance(workers, Workers) or not workers.cpus or workers.count <= len(workers.cpus):
+        return []
+    return [
+        Remark(
+            ("workers", "count"),
+            f"{workers.count} workers share {len(workers.cpus)} CPUs (workers.cpus); packets are"
+            " carried best with one CPU for each",
+            fatal=False,
+        )
+    ]

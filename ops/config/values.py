@@ -1,0 +1,118 @@
+"""Checks of single values: each returns its value, or raises what pydantic shows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from pydantic_core import PydanticCustomError
+
+from ops.ranges import parse_address, parse_ranges
+
+NAME_OCTETS: Final = 63  # text fields of SCCRP hold 64, of the session record 63 and a zero
+
+
+def _refuse(text: str) -> PydanticCustomError:
+    return PydanticCustomError("pptpcon", "{text}", {"text": text})
+
+
+def check_address(text: str) -> str:
+    try:
+        parse_address(text)
+    except ValueError:
+        raise _refuse('must be an IPv4 address, as in "10.99.0.1"') from None
+    return text
+
+
+def check_ranges(text: str) -> str:
+    """The text, if it is ranges of addresses that hosts can have; else ValueError."""
+    try:
+        found = parse_ranges(text)
+    except ValueError as e:
+        raise _refuse(f"must be addresses, a range or a prefix: {e}") from None
+    for first, last in found:
+        # 0/8 and 127/8 are the host's own, from 224/4 on there are no unicast addresses.
+        for low, high, what in (
+            (0, (1 << 24) - 1, "0.0.0.0/8"),
+            (127 << 24, (128 << 24) - 1, "127.0.0.0/8"),
+            (224 << 24, (1 << 32) - 1, "224.0.0.0/3"),
+        ):
+            if first <= high and low <= last:
+                raise _refuse(f"must be addresses a host can have, and {what} has none")
+    return text
+
+
+def check_name(text: str) -> str:
+    if not re.fullmatch(rf"[!-~]{{1,{NAME_OCTETS}}}", text):
+        raise _refuse(f"must be 1 to {NAME_OCTETS} printable ASCII characters without spaces")
+    return text
+
+
+def check_pool_name(text: str) -> None:
+    """ValueError unless `text` can name a pool: it is a label of metrics and a word of logs."""
+    if not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{NAME_OCTETS}}}", text):
+        raise ValueError(f"a pool's name must be 1 to {NAME_OCTETS} of A-Z a-z 0-9 . _ -")
+
+
+def check_user_name(text: str) -> str:
+    if not 1 <= len(text.encode("utf-8")) <= 255 or not text.isprintable():
+        raise _refuse("an account's name must be 1 to 255 octets of printable text")
+    return text
+
+
+def check_password(text: str) -> str:
+    if not 1 <= len(text) <= 256 or "\0" in text:
+        raise _refuse("a password must have 1 to 256 characters")
+    return text
+
+
+def check_user(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
+        raise _refuse('must be the name of a system user, as in "nobody"')
+    return text
+
+
+def check_run_dir(text: str) -> str:
+    # sun_path holds 108 octets; the longest name below is /control.sock.
+    if text and (not text.startswith("/") or not text.isprintable() or len(text.encode()) > 90):
+        raise _refuse("must be an absolute path of at most 90 octets, or empty")
+    return text
+
+
+def check_file_path(text: str) -> str:
+    if "\0" in text:
+        raise _refuse("must be a path; a path holds no NUL")
+    return text
+
+
+def check_domain(text: str) -> str:
+    if not re.fullmatch(r"[!-\[\]-~]{0,63}", text):
+        raise _refuse(r"must be a domain's name alone, without \ and without spaces")
+    return text
+
+
+def check_endpoint(text: str) -> str:
+    if not text:
+        return text
+    host, _, port = text.rpartition(":")
+    good = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535
+    try:
+        parse_address(host)
+    except ValueError:
+        good = False
+    if not good:
+        raise _refuse('must be ADDRESS:PORT, as in "127.0.0.1:9723", or empty to switch it off')
+    return text
+
+
+def check_strength(bits: int) -> int:
+    if bits not in (128, 40):
+        raise _refuse("must be 128 or 40")
+    return bits
+
+
+def check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    for at, item in enumerate(items):
+        if item in items[:at]:
+            raise _refuse(f"names {item} twice")
+    return items
