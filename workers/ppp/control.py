@@ -7,6 +7,7 @@ the link gather in `out`, in order.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -66,6 +67,8 @@ class ControlProtocol:
         "awaited",
         "failures",
         "refusals",
+        "acked",
+        "repeats_until",
     )
 
     def __init__(self, policy: Policy) -> None:
@@ -82,6 +85,9 @@ class ControlProtocol:
         self.awaited = False  # no answer to it yet: a second answer is a duplicate
         self.failures = 0  # Naks we sent since the last Ack
         self.refusals = 0  # Naks and Rejects we got since the layer was up
+        # The request we acknowledged last, as a digest, and until when it may come again.
+        self.acked = b""
+        self.repeats_until = 0.0
         self.fatal = ""
         self.close_text = b""
         self._reply = Packet(CONFIGURE_ACK, 0, b"")
@@ -202,7 +208,20 @@ class ControlProtocol:
 
     # -- packets
 
+    def _is_repeated(self, packet: Packet, now: float) -> bool:
+        """The peer had not seen our Ack yet when it sent its request again.
+
+        In the RFC's table that takes an opened layer down, and where the round trip is
+        longer than the restart timer both sides then negotiate for ever. So the same
+        octets under the same number, soon after the layer came up, only get their Ack
+        again; whoever really begins anew has another number or magic number.
+        """
+        return self.opened and now < self.repeats_until and _digest(packet) == self.acked
+
     def _configure_request(self, packet: Packet, now: float) -> None:
+        if self._is_repeated(packet, now):
+            self.send(Packet(CONFIGURE_ACK, packet.identifier, packet.data))
+            return
         options = decode_options(packet.data)
         judgement = self.judge(options)
         if judgement.fatal:
@@ -267,6 +286,9 @@ class ControlProtocol:
         """One event of the automaton, its actions carried out."""
         for action in self.automaton.step(event, now):
             self._carry_out(action)
+            if action is Do.LAYER_UP:
+                policy = self.policy
+                self.repeats_until = now + policy.max_configure * policy.restart_interval
 
     def _carry_out(self, action: Do) -> None:
         match action:
@@ -279,6 +301,7 @@ class ControlProtocol:
                 self.send(Packet(CONFIGURE_REQUEST, self.request_identifier, self.request))
             case Do.SEND_ACK:
                 self.failures = 0
+                self.acked = _digest(self._received)
                 self.commit(self._settings)
                 self.send(self._reply)
             case Do.SEND_NAK:
@@ -333,3 +356,7 @@ class ControlProtocol:
         for name, value in zip(self.KEPT, kept, strict=True):
             # msgpack knows lists only; what is kept here are numbers, texts and tuples.
             setattr(self, name, tuple(value) if isinstance(value, list) else value)
+
+
+def _digest(packet: Packet) -> bytes:
+    return hashlib.sha256(packet.encode()).digest()[:8]
