@@ -155,7 +155,7 @@ def session(name: str, as_json: bool, run_dir: str | None) -> None:
     """Show all about one session (or each session of a user)."""
     if not name:
         raise ClientError("name a sid, a user or an inner address", EXIT_VALUE)
-    found = Control(run_dir).get(f"/api/session/{quote(name, safe='')}")
+    found = Control(run_dir).get(f"/api/session/{quote(name, safe='', errors='surrogateescape')}")
     if found is None:
         raise ClientError(f"no session {name!r}; see `pptpcon show sessions`", EXIT_NOTHING)
     if as_json:

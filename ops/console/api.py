@@ -13,10 +13,10 @@ from importlib import resources
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from ops.console.bus import Bus, BusError, BusTimeoutError
+from ops.console.collector import OpenMetricsCollector, TableCollector
 from ops.console.columns import COLUMNS
 from ops.console.view import View
 from ops.log import Log
@@ -25,6 +25,7 @@ from ops.ranges import format_address, parse_address
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_MAX: Final = 4096
+VALUE_MAX: Final = 512
 GZIP_LEVEL: Final = 3  # a scrape page shrinks to a tenth at any level
 SELECTORS: Final = ("sid", "username", "ip", "csid", "all")
 CONTROL_ONLY: Final = "only on the control socket; use `pptpcon show`"
@@ -83,6 +84,8 @@ def selector(by: object, value: object) -> tuple[str, str]:
         return "all", ""
     if not value:
         raise BadRequest(f"value: empty; name the {by}")
+    if not value.isprintable() or len(value) > VALUE_MAX:
+        raise BadRequest("value: too long, or not printable; name the sid instead")
     if by == "sid":
         if not 1 <= len(value) <= 16 or set(value.lower()) - set("0123456789abcdef"):
             raise BadRequest(f"value: {value[:40]!r} is no sid of up to 16 hexadecimal digits")
@@ -98,9 +101,9 @@ def selector(by: object, value: object) -> tuple[str, str]:
 class Api:
     """Both applications."""
 
-    def __init__(self, view: View, registry: CollectorRegistry, bus: Bus, log: Log) -> None:
+    def __init__(self, view: View, collector: TableCollector, bus: Bus, log: Log) -> None:
         self._view = view
-        self._registry = registry
+        self._collector = collector
         self._bus = bus
         self._log = log
         self._page = (resources.files("ops.console") / "page.html").read_bytes()
@@ -162,7 +165,8 @@ class Api:
     async def metrics(self, request: web.Request) -> web.Response:
         """The scrape: made whole, so that it leaves in one piece."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        body = encode(self._registry)
+        is_open = content_type.startswith("application/openmetrics-text")
+        body = encode(OpenMetricsCollector(self._collector) if is_open else self._collector)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if "gzip" in request.headers.get("Accept-Encoding", ""):
             headers["Content-Encoding"] = "gzip"

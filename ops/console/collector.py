@@ -15,6 +15,7 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    UnknownMetricFamily,
 )
 from prometheus_client.registry import Collector
 
@@ -52,6 +53,8 @@ DATA: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "reordered": ("pptp_gre_reordered_total", ()),
     "gre_lost": ("pptp_gre_lost_total", ()),
     "mppe_rekeys": ("pptp_mppe_resyncs_total", ()),
+    "mppe_resets_sent": ("pptp_mppe_reset_requests_total", ("transmit",)),
+    "mppe_resets_received": ("pptp_mppe_reset_requests_total", ("receive",)),
     "lcp_echo_sent": ("pptp_lcp_echo_requests_total", ("transmit",)),
     "lcp_echo_answered": ("pptp_lcp_echo_requests_total", ("receive",)),
     "lcp_echo_timeouts": ("pptp_lcp_echo_timeouts_total", ()),
@@ -274,3 +277,26 @@ class TableCollector(Collector):
                 slot = metrics.CONTROL_COUNTERS.index(f"auth_{method}_{result}")
                 total = sum(counters[slot] for counters in pages)
                 page.add("pptp_authentications_total", total, method, result)
+
+
+class OpenMetricsCollector(Collector):
+    """The same page for OpenMetrics, where a family's name must be its own.
+
+    There the counter pptp_control_connections_total is family pptp_control_connections,
+    which is the gauge's name: it goes as a family of unknown type, its samples unchanged.
+    """
+
+    GAUGES: Final = frozenset(s.name for s in SERIES if s.kind == "gauge")
+
+    def __init__(self, table: TableCollector) -> None:
+        self._table = table
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, from one look at the table."""
+        for family in self._table.collect():
+            if family.type == "counter" and family.name in self.GAUGES:
+                other = UnknownMetricFamily(f"{family.name}_total", family.documentation)
+                other.samples = family.samples
+                yield other
+            else:
+                yield family

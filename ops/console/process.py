@@ -15,8 +15,6 @@ import signal
 import socket
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
-
 from fastpath.layout import LayoutError, Table
 from ops import boot, log, privileges
 from ops import settings as settings_module
@@ -61,18 +59,10 @@ class Console:
         self._log = log
         self._settings = start.settings
         self._view = View(table, start.settings, Usage())
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(
-            TableCollector(
-                table,
-                self._view.usage,
-                self._view.version,
-                self._view.capacity,
-                self._view.pools,
-            )
-        )
+        usage, view = self._view.usage, self._view
+        collector = TableCollector(table, usage, view.version, view.capacity, view.pools)
         self._bus = Bus(start.bus_address)
-        self._api = Api(self._view, registry, self._bus, log)
+        self._api = Api(view, collector, self._bus, log)
         self._keeper = socket.socket(fileno=start.fds["keeper"])
         self._keeper.setblocking(False)
         control = socket.socket(fileno=start.fds["control"])

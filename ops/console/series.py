@@ -172,6 +172,12 @@ SERIES: Final[tuple[Series, ...]] = (
         "MPPE key changes made to catch up with lost packets.",
         "worker",
     ),
+    _counter(
+        "pptp_mppe_reset_requests_total",
+        "CCP Reset-Requests of stateful MPPE.",
+        "worker",
+        "direction",
+    ),
     _counter("pptp_tun_packets_total", "Inner packets read from the TUN, as segments.", "worker"),
     _counter("pptp_tun_reads_total", "Reads of the TUN; a super-packet is one.", "worker"),
     _counter("pptp_tun_writes_total", "Writes to the TUN; a super-packet is one.", "worker"),
@@ -195,3 +201,27 @@ SERIES: Final[tuple[Series, ...]] = (
     _counter("pptp_lcp_echo_requests_total", "LCP Echo-Requests.", "worker", "direction"),
     _counter("pptp_lcp_echo_timeouts_total", "Links whose LCP echoes stayed unanswered.", "worker"),
 )
+
+
+def markdown() -> str:
+    """METRICS.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made by `python -m ops.console.series`; a test holds it and the live page together.",
+        "`receive` is from subscribers, `transmit` is to them. Octets and packets of",
+        "`pptp_traffic_*` are those of inner IP packets. No label ever holds a user's name or",
+        "address. A counter outlives the worker that raised it; only `*_cpu_seconds_total` begins",
+        "anew when the console itself is restarted, without the workers that had died before.",
+        "",
+        "| metric | type | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for s in SERIES:
+        labels = ", ".join(f"`{label}`" for label in s.labels)
+        lines.append(f"| `{s.name}` | {s.kind} | {labels} | {s.help} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from fastpath import layout
 from fastpath.layout import Session, Table
 from ops import messages, metrics
-from ops.console import columns
+from ops.console import columns, links
 from ops.console import snapshot as snapshots
 from ops.console.collector import age, drop_reason
 from ops.console.pools import Pools
@@ -22,42 +22,10 @@ from workers.session import BlobError, Saved
 
 STALE_S: Final = 5.0  # without a heartbeat: not ready
 
-# What of Link.freeze() a person may see. Anything else stays here: keys, challenges and
-# responses are among it, and what a later version adds is not shown by accident.
-LINK_KEYS: Final = frozenset(
-    {
-        "acfc",
-        "accm",
-        "auth",
-        "dns",
-        "echo_id",
-        "magic",
-        "method",
-        "mru",
-        "mtu",
-        "peer_accm",
-        "peer_acfc",
-        "peer_magic",
-        "peer_mru",
-        "peer_pfc",
-        "pfc",
-        "state",
-        "wins",
-    }
-)
 
-
-def _plain(value: object) -> Any:
-    """A value of a blob for JSON: octets as hexadecimal, keys as text."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return value
+def _plain(value: str) -> str:
+    """A name whose octets are no UTF-8, for JSON."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class View:
@@ -321,10 +289,9 @@ class View:
             saved = Saved.unpack(data)
         except BlobError as e:
             return {"saved": f"not readable: {e}"}
-        link = {str(k): v for k, v in saved.link.items()}
         return {
             "username": _plain(saved.user) or s.name or None,
             "peer-name": _plain(saved.peer_name) or None,
             "dns": [format_address(address) for address in saved.dns],
-            "link": {k: _plain(v) for k, v in sorted(link.items()) if k in LINK_KEYS},
+            "link": links.describe(saved.link),
         }

@@ -94,7 +94,13 @@ class Shared:
         return sid
 
     def up(
-        self, index: int, user: str, ip: str, worker: int = 0, peer: str = "192.0.2.7", pool: int = 0
+        self,
+        index: int,
+        user: str,
+        ip: str,
+        worker: int = 0,
+        peer: str = "192.0.2.7",
+        pool: int = 0,
     ) -> int:
         """A session that carries data; its sid."""
         sid = self.call(index, worker, peer)
@@ -252,9 +258,7 @@ def settings(port: int = 0) -> Settings:
 
 
 @contextlib.contextmanager
-def console(
-    shared: Shared, run_dir: Path, chosen: Settings | None = None
-) -> Iterator[Console]:
+def console(shared: Shared, run_dir: Path, chosen: Settings | None = None) -> Iterator[Console]:
     """Started and ready; stopped at the end, which must go well."""
     fcntl.fcntl(shared.fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     rig = Console(shared, run_dir, chosen or settings(free_port()))

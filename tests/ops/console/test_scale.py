@@ -1,0 +1,43 @@
+"""10,000 sessions: what a scrape and a listing cost; the figures are printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from ops.ranges import format_address
+from tests.ops.console.rig import Shared, console
+from tests.ops.console.test_show import show
+
+SESSIONS = 10_000
+
+
+def test_ten_thousand_sessions(tmp_path: Path) -> None:
+    shared = Shared(SESSIONS)
+    base = 10 << 24
+    for i in range(SESSIONS):
+        shared.up(i, f"user{i}", format_address(base + i), worker=i % 2)
+    figures: dict[str, float] = {}
+    with console(shared, tmp_path) as rig:
+        rig.metrics(tcp=True)
+        begin = time.perf_counter()
+        page = rig.metrics(tcp=True)
+        figures["scrape"] = time.perf_counter() - begin
+        assert 'pptp_sessions{state="active"} 10000.0' in page
+        begin = time.perf_counter()
+        rows = rig.json("/api/sessions")["rows"]
+        figures["api/sessions, all columns"] = time.perf_counter() - begin
+        assert len(rows) == SESSIONS
+        begin = time.perf_counter()
+        listed = show(rig, "sessions")
+        figures["show sessions"] = time.perf_counter() - begin
+        assert len(listed.stdout.splitlines()) == SESSIONS + 2
+        begin = time.perf_counter()
+        assert show(rig, "session", "user9999").returncode == 0
+        figures["show session"] = time.perf_counter() - begin
+    for name, seconds in figures.items():
+        print(f"{SESSIONS} sessions, {name}: {seconds * 1000:.0f} ms", file=sys.stderr)
+    # Wide bounds: the machine may be busy.
+    assert figures["scrape"] < 1
+    assert figures["show sessions"] < 5
