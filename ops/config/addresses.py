@@ -31,12 +31,13 @@ def subtract(ranges: Ranges, minus: Ranges) -> Ranges:
     kept: Ranges = []
     for first, last in ranges:
         at = first
-        for low, high in holes[bisect_left(reach, first) :]:
-            if low > last:
-                break
+        hole = bisect_left(reach, first)
+        while hole < len(holes) and holes[hole][0] <= last:
+            low, high = holes[hole]
             if low > at:
                 kept.append((at, low - 1))
             at = max(at, high + 1)
+            hole += 1
         if at <= last:
             kept.append((at, last))
     return kept

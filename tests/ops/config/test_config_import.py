@@ -194,21 +194,9 @@ arguments = st.one_of(
     st.text(max_size=5),
 )  # fmt: skip
 conf_keys = st.sampled_from(
-    [
-        "option",
-        "debug",
-        "stimeout",
-        "delegate",
-        "connections",
-        "localip",
-        "remoteip",
-        "listen",
-        "vrf",
-        "ppp",
-        "speed",
-        "x",
-    ]
-)
+    ["option", "debug", "stimeout", "delegate", "connections", "localip", "remoteip", "listen",
+     "vrf", "ppp", "speed", "x"]
+)  # fmt: skip
 conf_values = st.one_of(
     arguments, st.text("0123456789.,-/ ", max_size=20),
     st.sampled_from(["10.0.0.1-9", "10.0-255.0-255.1,10.1.1.1", "0-255.1.1.1", "127.0.0.1"]),
@@ -220,7 +208,7 @@ def lines(keys: st.SearchStrategy[str], values: st.SearchStrategy[str]) -> st.Se
     return st.lists(line, max_size=8).map("\n".join)
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60,
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40,
                      deadline=None)  # fmt: skip
 @given(lines(conf_keys, conf_values), lines(options, arguments), st.binary(max_size=40))
 def test_noise_gives_valid_toml_or_a_message(
@@ -239,7 +227,7 @@ def test_noise_gives_valid_toml_or_a_message(
     assert all(note.isprintable() for note in result.notes)
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60,
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40,
                      deadline=None)  # fmt: skip
 @given(st.binary(max_size=200), st.binary(max_size=100))
 def test_any_octets(tmp_path: Path, conf: bytes, opts: bytes) -> None:

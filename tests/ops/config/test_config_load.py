@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ops import settings
@@ -425,6 +426,7 @@ def whole_settings(draw: st.DrawFn) -> Settings:
     )  # fmt: skip
 
 
+@hypothesis_settings(max_examples=40, deadline=None)
 @given(whole_settings())
 def test_settings_survive_toml_and_json(wanted: Settings) -> None:
     loaded = load_bytes(to_toml(wanted, secrets=True).encode(), "f.toml").settings
