@@ -33,6 +33,7 @@ QUICK_DEATH_S: Final = 5.0
 WAITS_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 POISON_WITHIN_S: Final = 60.0
 POISON_DEATHS: Final = 2
+NAMED_S: Final = 600.0
 
 Fds = dict[str, int | list[int]]
 
@@ -67,6 +68,7 @@ class Poison:
     """Sessions during whose packets a worker died twice within a minute."""
 
     _deaths: dict[int, list[float]] = field(default_factory=dict)
+    _guilty: dict[int, float] = field(default_factory=dict)
 
     def died(self, sid: int, now: float) -> bool:
         """A worker died with this session in hand; True if it is to be ended."""
@@ -81,15 +83,15 @@ class Poison:
                 del self._deaths[other]
         times = self._deaths.setdefault(sid, [])
         times.append(now)
-        return len(times) >= POISON_DEATHS
+        if len(times) < POISON_DEATHS:
+            return False
+        self._guilty[sid] = now
+        return True
 
     def named(self, now: float) -> list[int]:
-        """All sessions found guilty within the last minute."""
-        return [
-            sid
-            for sid, times in self._deaths.items()
-            if sum(now - at < POISON_WITHIN_S for at in times) >= POISON_DEATHS
-        ]
+        """Those found guilty, for every successor that may still meet them."""
+        self._guilty = {s: at for s, at in self._guilty.items() if now - at < NAMED_S}
+        return list(self._guilty)
 
 
 def environment() -> dict[str, str]:
@@ -143,6 +145,8 @@ class Child:
         self.role = role
         self.ready = False
         self.started = time.monotonic()
+        self.heard_at = self.started
+        self.asked = False  # and has not answered yet
         self.eof_at = 0.0  # when it closed its end of our socket; 0: not
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:

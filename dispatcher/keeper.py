@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import select
 import signal
 import socket
@@ -58,6 +59,7 @@ STOP_S: Final = 10.0
 STOP_STAGES: Final = (("dispatcher", 6.0), ("worker", 8.0), ("console", 8.5), ("netops", 9.5))
 BEAT_GRACE_S: Final = 10.0
 BEAT_LIMIT_S: Final = 5.0
+PONG_S: Final = 15.0
 DEAF_S: Final = 2.0
 RELOAD_S: Final = 30.0
 
@@ -180,7 +182,7 @@ class Keeper:
     def _make_roles(self) -> dict[str, Role]:
         roles = [
             Role("netops", "netops", self._modules["netops"], dies_with_keeper=False),
-            Role("dispatcher", "dispatcher", self._modules["dispatcher"], nice=10),
+            Role("dispatcher", "dispatcher", self._modules["dispatcher"]),
             *(
                 Role(f"worker-{index}", "worker", self._modules["worker"], index)
                 for index in range(self._plan.workers)
@@ -321,6 +323,8 @@ class Keeper:
 
     def _hear(self, child: Child) -> None:
         for message in child.receive():
+            child.heard_at = time.monotonic()
+            child.asked = False
             if message.get("type") == "ready":
                 child.ready = True
                 self._attempts[child.role.name] = 0
@@ -399,12 +403,11 @@ class Keeper:
         # If we ourselves stood still (Ctrl-Z, a paused machine), so did everyone's beat.
         if now - self._looked_at > 4 * TICK_S:
             self._beats_from = now + BEAT_GRACE_S
-        for child in self._children.values():
-            # It closed our socket, so it can't be told anything any more, and goes on.
-            if child.eof_at and now - child.eof_at > DEAF_S:
-                self._log.error("process is deaf; killed", name=child.role.name, pid=child.pid)
-                child.kill()
+            for child in self._children.values():
+                child.heard_at = now
+        self._check_deaf(now)
         if self._serving:
+            self._ping(now)
             self._check_beats(now)
         elif self._since_start() > START_S:
             late = [n for n, c in self._children.items() if not c.ready and c.role.vital]
@@ -418,6 +421,26 @@ class Keeper:
         if self._serving and self._notifier.watchdog_s and now >= self._next_watchdog:
             self._next_watchdog = now + self._notifier.watchdog_s / 3
             self._notifier.send(WATCHDOG="1")
+
+    def _check_deaf(self, now: float) -> None:
+        """Who closed our socket, or never says it is ready, can't be told anything."""
+        for child in self._children.values():
+            deaf = child.eof_at and now - child.eof_at > DEAF_S
+            if deaf or (self._serving and not child.ready and child.age > START_S):
+                self._log.error("process is deaf; killed", name=child.role.name, pid=child.pid)
+                child.kill()
+
+    def _ping(self, now: float) -> None:
+        """netops has no beat in the table: it is asked."""
+        child = self._children.get("netops")
+        if child is None or not child.ready or now < self._beats_from:
+            return
+        if now - child.heard_at > PONG_S and child.asked:
+            self._log.error("process does not answer; killed", name="netops", pid=child.pid)
+            child.kill()
+        elif now - child.heard_at > PONG_S / 3 and not child.asked:
+            child.asked = True
+            child.send({"type": "ping"}, self._log)
 
     def _check_beats(self, now: float) -> None:
         if now < self._beats_from:
@@ -613,12 +636,20 @@ class Keeper:
             self._instance.leave()
 
 
+def raise_file_limit() -> None:
+    """Two descriptors per control connection: as many as the administrator allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def serve(settings: Settings, config_path: str, modules: Mapping[str, str] = MODULES) -> int:
     """The keeper's life, from open to exit status."""
     out = log.Log("keeper", level=log.LEVELS[settings.log.level], style=settings.log.format)
     keeper = Keeper(settings, config_path, out, modules)
     try:
         check_privilege()
+        raise_file_limit()
         keeper.catch_signals()
         keeper.open()
         code = keeper.run()

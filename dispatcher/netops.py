@@ -317,6 +317,8 @@ def run(info: boot.Boot, out: log.Log) -> None:
                     if message["type"] == "stop":
                         stopping = True
                         break
+                    if message["type"] == "ping":
+                        keeper.send(b'{"type": "pong"}')
                     if message["type"] == "settings":
                         text = json.dumps(message["settings"]).encode()
                         netops.configure(settings.loads(text))

@@ -40,12 +40,17 @@ def die_with_parent() -> None:
     The first call notes who the parent is. A signal asked for after the parent's death
     never comes, so the parent is looked at again once the signal is armed.
     """
+    parent = _note_parent()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(0)
+
+
+def _note_parent() -> int:
     global _parent  # noqa: PLW0603 - one process has one parent
     if _parent is None:
         _parent = os.getppid()
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != _parent:
-        raise SystemExit(0)
+    return _parent
 
 
 def _account(user: str) -> tuple[int, int]:
@@ -79,7 +84,11 @@ def missing_capabilities() -> list[str]:
 
 
 def drop(user: str) -> None:
-    """Become `user` for good. Nothing changes for user "" or when we are not root."""
+    """Become `user` for good; for "", or when we are not root, keep the user we are.
+
+    Either way no privilege can be gained any more, and the parent's death is ours.
+    """
+    _note_parent()
     for name in CODECS:
         codecs.lookup(name)
     if user and os.geteuid() == 0:
