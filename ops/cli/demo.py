@@ -37,6 +37,7 @@ UDP_EACH: Final = 20.0  # datagrams a second and session ...
 UDP_MOST: Final = 4000.0  # ... and of all together
 TCP_STREAMS: Final = 8
 LOGIN_PATIENCE: Final = 30.0  # and a tenth of a second for each client
+CLOSE_PATIENCE: Final = 20.0  # and a twentieth of a second for each client
 SETTLE: Final = 0.7  # for counters that are read a moment after the last packet
 NO_PERMISSION: Final = 77
 UNAVAILABLE: Final = 69
@@ -141,9 +142,8 @@ class Demo:
         self._pump(client, lan)
         up = len(self.logins.addresses)
         self.logins.closing = True
-        client.stop(patience=30.0)
-        lan.stop()
-        self._drain()
+        self._finish(client, "client")
+        self._finish(lan, "lan")
         self._show("closing", force=True)
         if self.concentrator.stop() != 0:
             raise self.concentrator.child.failure("it did not end properly")
@@ -203,16 +203,13 @@ class Demo:
             if not child.alive() and child.process.returncode != 0:
                 raise child.failure("it ended while it was needed")
 
-    def _drain(self) -> None:
-        while True:
-            found = list(self.lines.read(0.1))
-            for label, line in found:
-                if label == "client":
-                    self.logins.note(line)
-                else:
-                    self.totals[label] = line
-            if not found:
-                return
+    def _finish(self, child: Child, label: str) -> None:
+        """End a child, reading its last lines: it must not wait for a full pipe."""
+        child.signal(signal.SIGTERM)
+        until = time.monotonic() + CLOSE_PATIENCE + self.clients / 20
+        while self.lines.open(label) and time.monotonic() < until:
+            self._pump()
+        child.stop()
 
     def _log_in(self, client: Child) -> None:
         until = time.monotonic() + LOGIN_PATIENCE + self.clients / 10
@@ -239,7 +236,8 @@ class Demo:
             if self._last is not None:
                 rows = worker_rows(self._last[1], samples, now - self._last[0])
             self._last = (now, samples)
-        udp = self._udp()
+        ours = self.totals.get("senders", {})
+        sent = ours.get("udp_sent", 0)
         self.view.show(
             Frame(
                 stage,
@@ -247,14 +245,13 @@ class Demo:
                 len(self.logins.addresses),
                 self.clients,
                 rows,
-                udp["up"]["loss_percent"],
-                udp["down"]["loss_percent"],
-                udp["round_trip_ms"],
+                100 * max(0, sent - ours.get("udp_received", 0)) / sent if sent else 0.0,
+                ours.get("round_trip_ms", 0.0),
             )
         )
 
     def _udp(self) -> dict[str, Any]:
-        """What each end of UDP saw. Lines of the two ends are up to a second apart."""
+        """What each end of UDP saw, when both have said their last."""
         ours, theirs = self.totals.get("senders", {}), self.totals.get("lan", {})
         result: dict[str, Any] = {"round_trip_ms": ours.get("round_trip_ms", 0.0)}
         for way, sender, receiver in (("up", ours, theirs), ("down", theirs, ours)):

@@ -35,8 +35,7 @@ class Frame:
     up: int
     wanted: int
     rows: tuple[WorkerRow, ...] = ()
-    loss_up: float = 0.0  # per cent of UDP
-    loss_down: float = 0.0
+    unanswered: float = 0.0  # per cent of UDP datagrams, those under way included
     round_trip_ms: float = 0.0
 
     def line(self) -> str:
@@ -50,7 +49,7 @@ class Frame:
             text += f" ({spread} by worker), {receive:.1f} Mbit/s up, {transmit:.1f} down"
             text += f", {drops:.0f} drops/s"
         if self.round_trip_ms:
-            text += f", UDP loss {self.loss_up:.2f} % up {self.loss_down:.2f} % down"
+            text += f", UDP {self.unanswered:.2f} % unanswered"
             text += f", round trip {self.round_trip_ms:.2f} ms"
         return text
 
@@ -60,8 +59,7 @@ class Frame:
         caption = ""
         if self.round_trip_ms:
             caption = (
-                f"UDP loss {self.loss_up:.2f} % up, {self.loss_down:.2f} % down; "
-                f"round trip {self.round_trip_ms:.2f} ms"
+                f"UDP {self.unanswered:.2f} % unanswered, round trip {self.round_trip_ms:.2f} ms"
             )
         table = Table(title=title, caption=caption)
         for heading in ("worker", "sessions", "Mbit/s up", "Mbit/s down", "packets/s", "drops/s"):

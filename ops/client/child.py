@@ -89,6 +89,12 @@ class Child:
 
     def stop(self, patience: float = 15.0) -> int:
         """SIGTERM, and SIGKILL for its process group after `patience` seconds; exit status."""
+        for pipe in (self.process.stdin, self.process.stdout):  # nobody reads any more
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    pass
         self.signal(signal.SIGTERM)
         try:
             self.process.wait(patience)
@@ -100,10 +106,4 @@ class Child:
             except ProcessLookupError:
                 pass
             self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    pass
         return self.process.returncode

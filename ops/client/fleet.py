@@ -262,7 +262,7 @@ class Fleet:
         for member in list(self.members.values()):
             member.session.close(now)
             self.act(member)
-        until = now + END_PATIENCE
+        until = now + END_PATIENCE + self.options.count / 50
         while (self.members or self._by_index) and self.now() < until:
             self._changed.clear()
             try:
