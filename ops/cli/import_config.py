@@ -16,6 +16,8 @@ def import_config() -> None:
 @click.argument("path", metavar="PATH")
 @click.option(
     "--secrets",
+    "--chap-secrets",
+    "secrets",
     metavar="FILE",
     help="chap-secrets file. Otherwise the one beside PATH, or /etc/ppp/chap-secrets.",
 )
