@@ -1,5 +1,7 @@
 """The data thread of one worker: what its control thread may call."""
 
+from collections.abc import Iterable
+
 from fastpath.layout import Table
 
 SERVER: int
@@ -42,6 +44,7 @@ class Engine:
         ack_delay_ms: int = 100,
         mss_clamp: bool = True,
         tun_address: int = 0,  # for ICMP the engine sends: source address, host order
+        skip_sids: Iterable[int] = (),  # poison: sessions a successor does not go on with
     ) -> None: ...
     def run(self) -> None: ...  # body of the data thread; returns after stop()
     def stop(self) -> None: ...

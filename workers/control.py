@@ -582,8 +582,10 @@ class Control:
             case Finished(cause, reason):
                 self._finish(live, cause, reason, now)
             case Note(event, fields):
-                if event in ("malformed", "frame_malformed"):
+                if event == "malformed":
                     self.count("frames_malformed")
+                elif event == "auth_timeout":
+                    self.count(f"auth_{dict(fields)['method']}_timeout")
                 self._log.debug(event, sid=live.sid, user=live.user, **dict(fields))
 
     def _send(self, live: Live, frame: bytes) -> None:

@@ -218,8 +218,13 @@ class Service:
         self._log.style = settings.log.format
         self.control.configure(settings)
         self._accounts = Accounts(settings, self._accounts.index)
-        # Pools' names are words of the address column: read the text again.
-        self._read_secrets(self._secrets)
+        if not settings.accounts.chap_secrets:
+            self._secrets_turn += 1  # what is being read is not wanted any more
+            self._secrets = b""
+            self._accounts = Accounts(settings, Index())
+        elif self._secrets:
+            # Pools' names are words of the address column: read the text again.
+            self._read_secrets(self._secrets)
 
     def _read_secrets(self, data: bytes) -> None:
         """Parse beside the loop: a file of 100,000 lines takes a good part of a second."""

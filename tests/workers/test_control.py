@@ -76,7 +76,6 @@ def test_a_silent_client_is_asked_after_a_moment(world: World) -> None:
 def test_a_silent_client_is_given_up(world: World) -> None:
     handle = world.install()
     world.clients[handle].deaf = True
-    world.clients[handle].link = world.clients[handle].link
     world.run()
     world.wait(100.0)
     assert len(world.of(handle, Down)) == 1
@@ -98,6 +97,18 @@ def test_wrong_password(world: World) -> None:
     assert line["sid"] == f"{world.table.session(0).sid:016x}"
     assert not any(str(v) == "wrong" for _, _, fields in world.log.lines for v in fields.values())
     assert world.routes == set()
+
+
+def test_a_login_that_does_not_come(world: World) -> None:
+    handle = world.install()
+    world.run()
+    world.clients[handle].mute = (b"\xc2\x23",)  # it never answers the Challenge
+    world.clients[handle].link.start(world.now)
+    world.run()
+    world.wait(60.0)
+    assert world.of(handle, Down) == [Down(*handle, "auth_failed")]
+    assert world.of(handle, Ended)
+    assert world.counter("auth_mschapv2_timeout") == 1
 
 
 def test_unknown_user(world: World) -> None:

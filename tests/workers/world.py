@@ -51,6 +51,7 @@ class Client:
     link: Link
     actions: list[Action] = field(default_factory=list)
     deaf: bool = False  # nothing it sends arrives any more
+    mute: tuple[bytes, ...] = ()  # frames beginning so are lost
 
     @property
     def up(self) -> bool:
@@ -216,7 +217,9 @@ class World:
             for action in client.link.take():
                 busy = True
                 client.actions.append(action)
-                if isinstance(action, Send) and not client.deaf:
+                if not isinstance(action, Send) or client.deaf:
+                    continue
+                if not action.frame.startswith(client.mute):
                     self.engine.deliver(handle, action.frame)
         while self.requests:
             handle, request = self.requests.popleft()
