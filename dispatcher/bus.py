@@ -25,6 +25,8 @@ class Bus:
     """Bound to `address`, for peers of the same user as ours will be."""
 
     def __init__(self, address: str) -> None:
+        self._queues: dict[bytes, deque[bytes]] = {}
+        self._gone: list[bytes] = []
         self._context = zmq.Context(1)
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -35,9 +37,11 @@ class Bus:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         # ... and the identity goes to the successor of a worker that died.
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        self._socket.bind(address)
-        self._queues: dict[bytes, deque[bytes]] = {}
-        self._gone: list[bytes] = []
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as e:
+            self.close()
+            raise OSError(e.errno, str(e)) from None
 
     def fileno(self) -> int:
         return int(self._socket.getsockopt(zmq.FD))

@@ -14,6 +14,7 @@ import os
 import pwd
 import random
 import select
+import signal
 import socket
 import sys
 import time
@@ -45,7 +46,7 @@ from ops import settings as settings_module
 from ops.boot import Boot
 from ops.log import LEVELS, Log
 from ops.messages import MessageError
-from ops.privileges import die_with_parent, drop
+from ops.privileges import FALLBACK_ID, FALLBACK_USER, die_with_parent, drop
 from ops.ranges import format_address, parse_address
 from ops.settings import Settings
 
@@ -55,6 +56,7 @@ CLOSING_S: Final = 1.0  # for the client to take our last words and close
 SOFT_STOP_S: Final = 3.5  # LCP Terminate and its answers
 STOP_S: Final = 5.0
 KEEPER_MESSAGE: Final = 4 << 20
+EXIT_UNAVAILABLE: Final = 69
 
 RESULTS: Final[dict[Ending, str]] = {
     Ending.CLOSED_BY_PEER: "closed",
@@ -484,8 +486,22 @@ class Dispatcher:
         self._bus.close()
 
 
+def _ids(user: str) -> tuple[int, int]:
+    """Whom `drop` will make us."""
+    for name in (user, FALLBACK_USER):
+        try:
+            account = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return account.pw_uid, account.pw_gid
+    return FALLBACK_ID, FALLBACK_ID
+
+
 def main() -> int:
     die_with_parent()
+    # Ctrl-C in a terminal reaches every process of the service; the keeper says what to do.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     boot = boot_module.load()
     settings = boot.settings
     log = Log("dispatcher", level=LEVELS[settings.log.level], style=settings.log.format)
@@ -495,13 +511,9 @@ def main() -> int:
     try:
         bus = Bus(boot.bus_address)
     except OSError as e:
-        log.error("can't bind the bus", address=boot.bus_address, reason=str(e))
-        return 69
-    try:
-        account = pwd.getpwnam(settings.server.user or "root")
-        give_to(boot.bus_address, account.pw_uid, account.pw_gid)
-    except KeyError:
-        give_to(boot.bus_address, 65534, 65534)
+        log.error("can't bind the bus", address=boot.bus_address, reason=e.strerror)
+        return EXIT_UNAVAILABLE
+    give_to(boot.bus_address, *_ids(settings.server.user or "root"))
     drop(settings.server.user)
     dispatcher = Dispatcher(boot, bus, table, log, limit)
     gc.collect()

@@ -256,6 +256,7 @@ class Connection:
     _framer: Framer = field(default_factory=Framer)
     _next_number: int = 1
     _deadline: float | None = None  # start, call, linger or stop time-out
+    _lingering: bool = False  # we ended the last call: the client may close, or ask again
     _heard: float = 0.0
     _echo_sent: float | None = None
     _echo_id: int = 0
@@ -315,6 +316,8 @@ class Connection:
                 return self._close(Ending.START_TIMEOUT, text)
             if self.state is State.WAIT_STOP_REPLY:
                 return self._close(Ending.STOPPED_BY_US, "stopped, unanswered")
+            if self._lingering:
+                return self.stop(now)
             stop = Send(StopRequest(StopReason.NONE).encode())
             return [stop, *self._close(Ending.CALL_TIMEOUT, "no call on the connection")]
         if self.state is not State.ESTABLISHED:
@@ -371,8 +374,9 @@ class Connection:
         else:
             reply = DisconnectNotify(call.call_id or 0, result, error)
         actions = self._step(call, CallEvent.CLEAR, reply, now)
-        if not self.calls and self._deadline is not None:
-            self._deadline = min(self._deadline, now + self.settings.linger)
+        if not self.calls and self.state is State.ESTABLISHED:
+            self._lingering = True
+            self._deadline = now + self.settings.linger
         return actions
 
     def stop(self, now: float) -> list[Action]:
@@ -441,6 +445,7 @@ class Connection:
         self._next_number += 1
         self.calls[number] = Call(number, message.call_id, message.max_bps)
         self._deadline = None
+        self._lingering = False
         return [CallRequested(number, message)]
 
     def _incoming_request(self, message: IncomingRequest, now: float) -> list[Action]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.bus import Bus
 from dispatcher.pptp.messages import (
     DisconnectNotify,
     EchoReply,
@@ -427,6 +431,33 @@ def test_stop_with_nobody_answering_ends_in_time(one: Rig) -> None:
     assert client.at_end()
     assert one.process.wait(10) == 0
     assert 3 < time.monotonic() - began < 6.5
+
+
+def test_ctrl_c_is_the_keepers_affair(one: Rig) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        one.process.send_signal(number)
+    assert one.client().start().result == 1
+    assert one.stop() == 0
+
+
+def test_a_bus_that_cannot_be_bound(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        Bus(f"ipc://{tmp_path}/nowhere/bus.sock")
+
+
+def test_the_process_is_nobody_and_the_bus_is_its_own(one: Rig) -> None:
+    if os.geteuid() != 0:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs root to drop")
+    nobody = pwd.getpwnam("nobody").pw_uid
+    status = dict(
+        line.split(":", 1)
+        for line in Path(f"/proc/{one.process.pid}/status").read_text().splitlines()
+    )
+    assert status["Uid"].split() == [str(nobody)] * 4
+    assert status["Groups"].split() == []
+    assert status["NoNewPrivs"].strip() == "1"
+    sock = (one.run_dir / "bus.sock").stat()
+    assert (sock.st_uid, sock.st_mode & 0o777) == (nobody, 0o600)
 
 
 def test_the_keeper_is_gone(one: Rig) -> None:

@@ -390,8 +390,14 @@ def test_our_clear_uses_our_id_and_lingers_a_little() -> None:
     assert connection.clear_call(number, DisconnectResult.REQUEST, GeneralError.NONE, 10.0) == []
     assert connection.timer_at == 10.0 + SETTINGS.linger
     # the client asks for another call instead of closing
-    called(connection, 0, 78)
+    number = called(connection, 0, 78)
     assert connection.timer_at == 60.0
+    connection.clear_call(number, DisconnectResult.REQUEST, GeneralError.NONE, 20.0)
+    # nor does it close: Stop, and a moment for its answer
+    assert sent(connection.handle_timer(20.0 + SETTINGS.linger)) == [StopRequest(3)]
+    (closed,) = connection.handle_timer(30.0)
+    assert isinstance(closed, Closed)
+    assert closed.ending is Ending.STOPPED_BY_US
 
 
 def test_clear_of_a_call_that_was_not_answered_refuses_it() -> None:
