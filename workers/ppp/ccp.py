@@ -12,7 +12,12 @@ from typing import Any, ClassVar, Final
 from workers.ppp.actions import Policy
 from workers.ppp.control import ControlProtocol, Judgement
 from workers.ppp.options import Option
-from workers.ppp.packets import CCP, DEFAULT_MRU, RESET_ACK, RESET_REQUEST, Packet
+from workers.ppp.packets import (
+    CCP,
+    DEFAULT_MRU,
+    Code,
+    Packet,
+)
 
 MPPE: Final = 18
 STATELESS: Final = 0x01000000  # H
@@ -160,10 +165,10 @@ class Ccp(ControlProtocol):
     # -- beyond negotiation
 
     def receive_other(self, packet: Packet, now: float) -> bool:
-        if packet.code == RESET_REQUEST:
+        if packet.code == Code.RESET_REQUEST:
             # Stateless packets need no reset. RFC 3078 section 8 wants no Reset-Ack,
             # RFC 1962 does, and Linux's pppd repeats its request until it gets one.
             if self.opened:
-                self.send(Packet(RESET_ACK, packet.identifier, b""))
+                self.send(Packet(Code.RESET_ACK, packet.identifier, b""))
             return True
-        return packet.code == RESET_ACK
+        return packet.code == Code.RESET_ACK

@@ -18,14 +18,8 @@ from workers.ppp.automaton import DEAF, NEGOTIATING, Automaton, Do, Event, State
 from workers.ppp.errors import LocalError
 from workers.ppp.options import Option, decode_options, encode_options
 from workers.ppp.packets import (
-    CODE_REJECT,
-    CONFIGURE_ACK,
-    CONFIGURE_NAK,
-    CONFIGURE_REJECT,
-    CONFIGURE_REQUEST,
     HEADER,
-    TERMINATE_ACK,
-    TERMINATE_REQUEST,
+    Code,
     Packet,
     make_frame,
 )
@@ -90,7 +84,7 @@ class ControlProtocol:
         self.repeats_until = 0.0
         self.fatal = ""
         self.close_text = b""
-        self._reply = Packet(CONFIGURE_ACK, 0, b"")
+        self._reply = Packet(Code.CONFIGURE_ACK, 0, b"")
         self._settings: Any = None
         self._received = Packet(0, 0, b"")
 
@@ -185,22 +179,22 @@ class ControlProtocol:
             return
         self._received = packet
         match packet.code:
-            case 1:
+            case Code.CONFIGURE_REQUEST:
                 self._configure_request(packet, now)
-            case 2:
+            case Code.CONFIGURE_ACK:
                 self._configure_ack(packet, now)
-            case 3 | 4:
+            case Code.CONFIGURE_NAK | Code.CONFIGURE_REJECT:
                 self._configure_refused(packet, now)
-            case 5:
+            case Code.TERMINATE_REQUEST:
                 early = self.state in NEGOTIATING
                 self.step(Event.TERM_REQUEST, now)
                 if early:
                     self.out.append(Signal.ENDED)
-            case 6:
+            case Code.TERMINATE_ACK:
                 self.step(Event.TERM_ACK, now)
-            case 7:
+            case Code.CODE_REJECT:
                 # Codes 1 to 7 are what the automaton is made of: without them it is over.
-                bad = packet.data[:1] and 1 <= packet.data[0] <= CODE_REJECT
+                bad = packet.data[:1] and 1 <= packet.data[0] <= Code.CODE_REJECT
                 self.step(Event.REJECT_BAD if bad else Event.REJECT_GOOD, now)
             case _:
                 if not self.receive_other(packet, now):
@@ -220,7 +214,7 @@ class ControlProtocol:
 
     def _configure_request(self, packet: Packet, now: float) -> None:
         if self._is_repeated(packet, now):
-            self.send(Packet(CONFIGURE_ACK, packet.identifier, packet.data))
+            self.send(Packet(Code.CONFIGURE_ACK, packet.identifier, packet.data))
             return
         options = decode_options(packet.data)
         judgement = self.judge(options)
@@ -234,14 +228,14 @@ class ControlProtocol:
             kinds = {option.type for option in naks}
             rejects, naks = tuple(o for o in options if o.type in kinds), ()
         if rejects:
-            code, answer = CONFIGURE_REJECT, encode_options(rejects)
+            code, answer = Code.CONFIGURE_REJECT, encode_options(rejects)
         elif naks:
-            code, answer = CONFIGURE_NAK, encode_options(naks)
+            code, answer = Code.CONFIGURE_NAK, encode_options(naks)
         else:
-            code, answer = CONFIGURE_ACK, packet.data
+            code, answer = Code.CONFIGURE_ACK, packet.data
         self._reply = Packet(code, packet.identifier, answer)
         self._settings = judgement.settings
-        good = code == CONFIGURE_ACK
+        good = code == Code.CONFIGURE_ACK
         self.step(Event.REQUEST_GOOD if good else Event.REQUEST_BAD, now)
 
     def _is_answer(self, packet: Packet) -> bool:
@@ -259,7 +253,7 @@ class ControlProtocol:
         if not self._is_answer(packet):
             return
         options = decode_options(packet.data)
-        if packet.code == CONFIGURE_REJECT and not set(options) <= set(
+        if packet.code == Code.CONFIGURE_REJECT and not set(options) <= set(
             decode_options(self.request)
         ):
             return  # names what we did not ask for
@@ -269,7 +263,7 @@ class ControlProtocol:
             self._fail(f"the peer refused {self.NAME} options {self.refusals} times")
             return
         # Some modems Nak without end: past the limit a Nak counts as a Reject.
-        soft = packet.code == CONFIGURE_NAK and self.refusals <= self.policy.max_failure
+        soft = packet.code == Code.CONFIGURE_NAK and self.refusals <= self.policy.max_failure
         fatal = self.naked(options) if soft else self.rejected(options)
         if fatal:
             self._fail(fatal)
@@ -298,23 +292,23 @@ class ControlProtocol:
                 if not self.awaited or request != self.request:
                     self.request, self.awaited = request, True
                     self.request_identifier = self.next_identifier()
-                self.send(Packet(CONFIGURE_REQUEST, self.request_identifier, self.request))
+                self.send(Packet(Code.CONFIGURE_REQUEST, self.request_identifier, self.request))
             case Do.SEND_ACK:
                 self.failures = 0
                 self.acked = _digest(self._received)
                 self.commit(self._settings)
                 self.send(self._reply)
             case Do.SEND_NAK:
-                if self._reply.code == CONFIGURE_NAK:
+                if self._reply.code == Code.CONFIGURE_NAK:
                     self.failures += 1
                 self.send(self._reply)
             case Do.SEND_TERM_REQUEST:
-                self.send(Packet(TERMINATE_REQUEST, self.next_identifier(), self.close_text))
+                self.send(Packet(Code.TERMINATE_REQUEST, self.next_identifier(), self.close_text))
             case Do.SEND_TERM_ACK:
-                self.send(Packet(TERMINATE_ACK, self._received.identifier, b""))
+                self.send(Packet(Code.TERMINATE_ACK, self._received.identifier, b""))
             case Do.SEND_CODE_REJECT:
                 rejected = self._received.encode()[: max(0, self.peer_mru - HEADER)]
-                self.send(Packet(CODE_REJECT, self.next_identifier(), rejected))
+                self.send(Packet(Code.CODE_REJECT, self.next_identifier(), rejected))
             case Do.LAYER_UP:
                 self.failures = self.refusals = 0
                 self.out.append(Signal.UP)

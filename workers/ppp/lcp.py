@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, ClassVar, Final
 
 from workers.ppp.actions import Note, Policy
@@ -12,26 +13,12 @@ from workers.ppp.control import ControlProtocol, Judgement
 from workers.ppp.options import Option
 from workers.ppp.packets import (
     DEFAULT_MRU,
-    ECHO_REPLY,
-    ECHO_REQUEST,
     HEADER,
-    IDENTIFICATION,
     LCP,
-    PROTOCOL_REJECT,
+    Code,
     Packet,
     printable,
 )
-
-# Options, RFC 1661 section 6 and others.
-MRU: Final = 1
-ACCM: Final = 2
-AUTH: Final = 3
-MAGIC: Final = 5
-PFC: Final = 7
-ACFC: Final = 8
-CALLBACK: Final = 13
-MRRU: Final = 17
-ENDPOINT: Final = 19
 
 MIN_MRU: Final = 128  # ours: below it not even our own negotiation fits
 MAX_REJECTED: Final = 16  # ours: protocols we remember to have rejected
@@ -43,6 +30,18 @@ AUTH_DATA: Final[dict[str, bytes]] = {
     "mschapv2": b"\xc2\x23\x81",
 }
 AUTH_NAMES: Final[dict[bytes, str]] = {data: name for name, data in AUTH_DATA.items()}
+
+
+class Kind(IntEnum):
+    """Options, RFC 1661 section 6 and others."""
+
+    MRU = 1
+    ACCM = 2
+    AUTH = 3
+    MAGIC = 5
+    PFC = 7
+    ACFC = 8
+    ENDPOINT = 19  # RFC 1990
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,31 +107,31 @@ class Lcp(ControlProtocol):
     def wishes(self) -> list[Option]:
         options = []
         if self.mru != DEFAULT_MRU:
-            options.append(Option.number(MRU, self.mru, 2))
+            options.append(Option.number(Kind.MRU, self.mru, 2))
         if self.auth:
-            options.append(Option(AUTH, AUTH_DATA[self.auth]))
+            options.append(Option(Kind.AUTH, AUTH_DATA[self.auth]))
         if self.magic:
-            options.append(Option.number(MAGIC, self.magic, 4))
+            options.append(Option.number(Kind.MAGIC, self.magic, 4))
         if self.pfc:
-            options.append(Option(PFC))
+            options.append(Option(Kind.PFC))
         if self.acfc:
-            options.append(Option(ACFC))
+            options.append(Option(Kind.ACFC))
         return options
 
     def naked(self, options: tuple[Option, ...]) -> str:
         for option in options:
             match option.type:
-                case 1 if len(option.data) == 2:
+                case Kind.MRU if len(option.data) == 2:
                     # We can receive any size up to 1500.
                     self.mru = min(max(option.value, MIN_MRU), DEFAULT_MRU)
-                case 3 if self.auth:
+                case Kind.AUTH if self.auth:
                     if why := self._next_auth(option.data):
                         return why
-                case 5:
+                case Kind.MAGIC:
                     self.magic = self._other_magic()
-                case 7:
+                case Kind.PFC:
                     self.pfc = False
-                case 8:
+                case Kind.ACFC:
                     self.acfc = False
                 case _:
                     pass  # something we did not ask for and do not want
@@ -159,16 +158,16 @@ class Lcp(ControlProtocol):
     def rejected(self, options: tuple[Option, ...]) -> str:
         for option in options:
             match option.type:
-                case 1:
+                case Kind.MRU:
                     self.mru = DEFAULT_MRU
-                case 3 if self.auth:
+                case Kind.AUTH if self.auth:
                     self.auth_refused = True
                     return "the peer refuses to authenticate"
-                case 5:
+                case Kind.MAGIC:
                     self.magic = 0
-                case 7:
+                case Kind.PFC:
                     self.pfc = False
-                case 8:
+                case Kind.ACFC:
                     self.acfc = False
                 case _:
                     pass
@@ -187,26 +186,26 @@ class Lcp(ControlProtocol):
             match option.type:
                 case _ if repeated:
                     rejects.append(option)
-                case 1 if length == 2:
+                case Kind.MRU if length == 2:
                     mru = option.value
                     if mru < MIN_MRU:
-                        naks.append(Option.number(MRU, MIN_MRU, 2))
-                case 2 if length == 4:
+                        naks.append(Option.number(Kind.MRU, MIN_MRU, 2))
+                case Kind.ACCM if length == 4:
                     pass  # nothing is ever escaped in GRE, so any map will do
-                case 3 if self.policy.role == "client" and self.policy.auth:
+                case Kind.AUTH if self.policy.role == "client" and self.policy.auth:
                     auth = AUTH_NAMES.get(option.data, "")
                     if auth not in self.policy.auth:
-                        naks.append(Option(AUTH, AUTH_DATA[self.policy.auth[0]]))
-                case 5 if length == 4:
+                        naks.append(Option(Kind.AUTH, AUTH_DATA[self.policy.auth[0]]))
+                case Kind.MAGIC if length == 4:
                     magic = option.value
                     if magic in (0, self.magic):
                         # RFC 1661 section 6.4: zero is illegal; ours means a looped line.
-                        naks.append(Option.number(MAGIC, self._other_magic(), 4))
-                case 7 if length == 0:
+                        naks.append(Option.number(Kind.MAGIC, self._other_magic(), 4))
+                case Kind.PFC if length == 0:
                     pfc = True
-                case 8 if length == 0:
+                case Kind.ACFC if length == 0:
                     acfc = True
-                case 19:
+                case Kind.ENDPOINT:
                     pass  # an endpoint's name without multilink binds nobody to anything
                 case _:
                     # Callback and multilink are rejected, never Naked: a Nak would make
@@ -226,15 +225,15 @@ class Lcp(ControlProtocol):
 
     def receive_other(self, packet: Packet, now: float) -> bool:
         match packet.code:
-            case 8:
+            case Code.PROTOCOL_REJECT:
                 if len(packet.data) >= 2:
                     self._rejected = int.from_bytes(packet.data[:2], "big")
-            case 9 | 10 | 11:
-                if packet.code == ECHO_REQUEST and len(packet.data) >= 4:
+            case Code.ECHO_REQUEST | Code.ECHO_REPLY | Code.DISCARD_REQUEST:
+                if packet.code == Code.ECHO_REQUEST and len(packet.data) >= 4:
                     self.step(Event.ECHO, now)
-            case 12 | 13:
+            case Code.IDENTIFICATION | Code.TIME_REMAINING:
                 # Windows says MSRASV5.20 and its host's name here, even during CHAP.
-                kind = "identification" if packet.code == IDENTIFICATION else "time-remaining"
+                kind = "identification" if packet.code == Code.IDENTIFICATION else "time-remaining"
                 self.notes.append(Note(kind, (("text", printable(packet.data[4:])),)))
             case _:
                 return False
@@ -252,7 +251,7 @@ class Lcp(ControlProtocol):
         # The reply holds our magic number and must fit the peer's MRU.
         text = self._received.data[4 : self.peer_mru - HEADER]
         data = self.magic.to_bytes(4, "big") + text
-        self.send(Packet(ECHO_REPLY, self._received.identifier, data))
+        self.send(Packet(Code.ECHO_REPLY, self._received.identifier, data))
 
     def reject_protocol(self, protocol: int, payload: bytes) -> bool:
         """Protocol-Reject, once for each protocol: a repetition says nothing new."""
@@ -262,5 +261,5 @@ class Lcp(ControlProtocol):
         self.rejected_protocols = (*known, protocol)
         data = protocol.to_bytes(2, "big") + payload
         data = data[: self.peer_mru - HEADER]
-        self.send(Packet(PROTOCOL_REJECT, self.next_identifier(), data))
+        self.send(Packet(Code.PROTOCOL_REJECT, self.next_identifier(), data))
         return True

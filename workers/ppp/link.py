@@ -44,12 +44,11 @@ from workers.ppp.packets import (
     CCP,
     CHAP,
     COMPRESSED,
-    CONFIGURE_REQUEST,
     IP,
     IPCP,
     LCP,
     PAP,
-    TERMINATE_REQUEST,
+    Code,
     Packet,
     split_frame,
 )
@@ -271,7 +270,7 @@ class Link:
 
     def _receive_lcp(self, payload: bytes, now: float) -> None:
         self._lcp.receive(payload, now)
-        if payload[0] == TERMINATE_REQUEST and self._lcp.state is State.STOPPING:
+        if payload[0] == Code.TERMINATE_REQUEST and self._lcp.state is State.STOPPING:
             self._ended_by_peer()
         if rejected := self._lcp.take_rejected():
             self._rejected(rejected, now)
@@ -283,7 +282,7 @@ class Link:
     def _receive_ipcp(self, payload: bytes, now: float) -> None:
         if self._ipcp.state not in DEAF:
             self._ipcp.receive(payload, now)
-        elif self._phase is Phase.NETWORK and payload[:1] == bytes([CONFIGURE_REQUEST]):
+        elif self._phase is Phase.NETWORK and payload[:1] == bytes([Code.CONFIGURE_REQUEST]):
             self._held = payload
 
     def _rejected(self, protocol: int, now: float) -> None:

@@ -6,6 +6,7 @@ RFC 1661 section 5. Lengths are checked here, once; what lies behind the length 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from workers.ppp.errors import RemoteError
@@ -18,24 +19,28 @@ IPCP: Final = 0x8021
 IP: Final = 0x0021
 COMPRESSED: Final = 0x00FD
 
-CONFIGURE_REQUEST: Final = 1
-CONFIGURE_ACK: Final = 2
-CONFIGURE_NAK: Final = 3
-CONFIGURE_REJECT: Final = 4
-TERMINATE_REQUEST: Final = 5
-TERMINATE_ACK: Final = 6
-CODE_REJECT: Final = 7
-PROTOCOL_REJECT: Final = 8
-ECHO_REQUEST: Final = 9
-ECHO_REPLY: Final = 10
-DISCARD_REQUEST: Final = 11
-IDENTIFICATION: Final = 12  # RFC 1570
-TIME_REMAINING: Final = 13
-RESET_REQUEST: Final = 14  # CCP, RFC 1962
-RESET_ACK: Final = 15
-
 HEADER: Final = 4
 DEFAULT_MRU: Final = 1500
+
+
+class Code(IntEnum):
+    """Codes of LCP, CCP and IPCP; PAP and CHAP have their own."""
+
+    CONFIGURE_REQUEST = 1
+    CONFIGURE_ACK = 2
+    CONFIGURE_NAK = 3
+    CONFIGURE_REJECT = 4
+    TERMINATE_REQUEST = 5
+    TERMINATE_ACK = 6
+    CODE_REJECT = 7
+    PROTOCOL_REJECT = 8
+    ECHO_REQUEST = 9
+    ECHO_REPLY = 10
+    DISCARD_REQUEST = 11
+    IDENTIFICATION = 12  # RFC 1570
+    TIME_REMAINING = 13
+    RESET_REQUEST = 14  # CCP, RFC 1962
+    RESET_ACK = 15
 
 
 @dataclass(frozen=True, slots=True)
