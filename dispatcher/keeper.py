@@ -135,7 +135,7 @@ class Keeper:
             raise UnavailableError(
                 instance.address_trouble(listen.address, listen.port, e)
             ) from None
-        run_dir = self.settings.server.run_dir or rundir.default_run_dir()
+        run_dir = self.settings.server.run_dir or rundir.serving_run_dir()
         self._instance = instance.Instance(run_dir, self._log)
         self._instance.enter(self.settings.server.user)
         self._plan = cpus.plan(self.settings.workers, cpus.available())
@@ -382,7 +382,7 @@ class Keeper:
         return time.monotonic() - self._table.started_ns / 1e9
 
     def _next_command(self) -> str:
-        if str(self._instance.path) == rundir.default_run_dir():
+        if not self.settings.server.run_dir:
             return "pptpcon show sessions"
         return f"pptpcon show sessions --run-dir {self._instance.path}"
 

@@ -35,3 +35,12 @@ def default_run_dir() -> str:
     if host is None:
         return own if os.geteuid() == 0 or os.path.isdir(own) else BASE
     return BASE if ours == host else own
+
+
+def serving_run_dir() -> str:
+    """The same for the keeper: a folder that systemd made for it (RuntimeDirectory=) is taken.
+
+    In a unit's sandbox pid 1 can't be seen, so that the rule above would go astray.
+    """
+    given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return given if os.path.basename(given).startswith("pptpcon") else default_run_dir()

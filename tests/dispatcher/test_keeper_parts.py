@@ -200,6 +200,13 @@ def test_run_dir_of_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rundir.default_run_dir() == "/run/pptpcon"
 
 
+def test_run_dir_of_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/pptpcon:/run/more")
+    assert rundir.serving_run_dir() == "/run/pptpcon"
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/some-other-unit")
+    assert rundir.serving_run_dir() == rundir.default_run_dir()
+
+
 # -- systemd
 
 

@@ -226,6 +226,33 @@ def test_no_privilege(space: Space, start_keeper: Start) -> None:
     assert "CAP_NET_ADMIN" in keeper.text and "sudo" in keeper.text
 
 
+def test_the_units_capabilities_are_enough(
+    space: Space, start_keeper: Start, tmp_path: Path
+) -> None:
+    unit = (spaces.ROOT / "ops/data/pptpcon.service").read_text()
+    (line,) = (line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    names = [word.removeprefix("CAP_").lower() for word in line.partition("=")[2].split()]
+    bounding = ",".join(["-all", *(f"+{name}" for name in names)])
+    folder = tmp_path / "pptpcon"
+    folder.mkdir(mode=0o755)
+    keeper = start_keeper(
+        space,
+        CONF,
+        wrap=("setpriv", f"--bounding-set={bounding}", "--no-new-privs"),
+        environment={"RUNTIME_DIRECTORY": str(folder)},
+    ).ready()
+    assert (folder / "control.sock").exists()
+    assert "/run/" not in "".join(item for item in space.ours())
+    os.kill(list(keeper.children().values())[2], signal.SIGKILL)
+    keeper.heard("process replaced name=worker-0")
+    deaf(keeper)  # what is to be killed belongs to another user
+    keeper.process.send_signal(signal.SIGTERM)
+    keeper.heard("keeper: stopping")
+    assert keeper.stop() == 0
+    assert "error" not in keeper.text.replace("error keeper: process died", "")
+    assert space.ours() == []
+
+
 def test_a_child_that_never_starts_ends_the_start(space: Space, start_keeper: Start) -> None:
     environment = {"KEEPER_MODULES": "worker=tests.netns.no_such_module"}
     keeper = start_keeper(space, CONF, environment=environment)
