@@ -6,6 +6,7 @@ Starts fast: nothing outside the standard library and click. Exit codes: 0 done,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import http.client
@@ -26,6 +27,7 @@ EXIT_TIMEOUT: Final = 4
 EXIT_NOTHING: Final = 5
 TIMEOUT_S: Final = 10.0
 SOCKET: Final = "control.sock"
+LISTED: Final = 4
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -133,11 +135,7 @@ class Control:
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.ENOENT:
             text = "no such socket; pptpcon does not run in this network namespace"
-            others = [
-                os.path.dirname(found)
-                for found in sorted(glob.glob(f"{BASE}*/{SOCKET}"))
-                if os.path.dirname(found) != self._run_dir
-            ]
+            others = _instances()
             if others:
                 text += f". Elsewhere: {' '.join(f'--run-dir {other}' for other in others)}"
             else:
@@ -151,6 +149,19 @@ class Control:
         else:
             text = str(error)
         raise ClientError(f"{self._path}: {text}", EXIT_CONNECT) from None
+
+
+def _instances() -> list[str]:
+    """Run folders whose socket somebody listens on, a few."""
+    found = []
+    for path in sorted(glob.glob(f"{BASE}*/{SOCKET}")):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            probe.connect(path)
+            found.append(os.path.dirname(path))
+        if len(found) == LISTED:
+            break
+    return found
 
 
 def _refused(status: int, data: bytes) -> NoReturn:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any, Final
@@ -96,6 +98,15 @@ def selector(by: object, value: object) -> tuple[str, str]:
         except ValueError as e:
             raise BadRequest(f"value: {e}") from None
     return str(by), value
+
+
+def _peer_uid(request: web.Request) -> int | None:
+    """Who is at the other end of the control socket."""
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if sock is None:
+        return None
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
 
 
 class Api:
@@ -248,5 +259,7 @@ class Api:
             return _line(504, str(e))
         except BusError as e:
             return _line(502, str(e))
-        self._log.notice("terminate", by=by, value=value, soft=soft, sessions=count)
+        self._log.notice(
+            "terminate", by=by, value=value, soft=soft, sessions=count, uid=_peer_uid(request)
+        )
         return _json({"count": count})

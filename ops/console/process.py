@@ -71,6 +71,7 @@ class Console:
         self._public: Listener | None = None
         self._bound: socket.socket | None = None  # bound, not served yet
         self._refusal = ""  # why the last attempt to bind failed, said once
+        self._code = 0
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,8 +99,8 @@ class Console:
                     hint="change metrics.listen or free the port; `pptpcon show` works without",
                 )
 
-    async def run(self) -> None:
-        """Serve until the keeper says stop, or is gone."""
+    async def run(self) -> int:
+        """Serve until the keeper says stop, or is gone; the exit code."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_reader(self._keeper, self._from_keeper)
@@ -109,6 +110,8 @@ class Console:
             asyncio.create_task(self._sampling(), name="sampling"),
             asyncio.create_task(self._binding(), name="binding"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._over)
         self._keeper.send(json.dumps({"type": "ready"}).encode())
         await self._stop.wait()
         loop.remove_reader(self._keeper)
@@ -119,6 +122,14 @@ class Console:
         if self._public is not None:
             await self._public.stop()
         self._bus.close()
+        return self._code
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """They run as long as the process: if one ends by a fault, the keeper starts us anew."""
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("task failed", task=task.get_name(), error=repr(task.exception())[:200])
+            self._code = 1
+            self._stop.set()
 
     # -- the metrics listener
 
@@ -194,11 +205,10 @@ def main() -> int:
     except LayoutError as e:
         return log.fatal(f"console: {e}; was pptpcon upgraded under a running instance?", 69)
 
-    async def body() -> None:
+    async def body() -> int:
         console = Console(start, table, out)
         console.bind()
         privileges.drop(start.settings.server.user)
-        await console.run()
+        return await console.run()
 
-    asyncio.run(body())
-    return 0
+    return asyncio.run(body())

@@ -260,6 +260,7 @@ def test_terminate(open_dir: Path) -> None:
             assert pptpcon("terminate", *words, run_dir=open_dir).returncode == code, words
         assert len(seen) == before
         assert "console: terminate by=username" in rig.log()
+        assert f"sessions=2 uid={os.getuid()}" in rig.log()
 
 
 def test_terminate_matches_nothing(open_dir: Path) -> None:
