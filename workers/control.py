@@ -13,9 +13,7 @@ import heapq
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fastpath import layout
 from ops.log import Log
@@ -39,6 +37,9 @@ from ops.metrics import AUTH_METHODS, CONTROL_COUNTERS, END_CAUSES
 from ops.ranges import format_address
 from ops.settings import Settings
 from workers.accounts import Login
+from workers.live import OVER, Handle, Live, LocalError, Phase
+from workers.policy import policy_of
+from workers.ports import Engine, EventKinds, Ports
 from workers.ppp.actions import (
     Action,
     Admission,
@@ -48,16 +49,11 @@ from workers.ppp.actions import (
     NetworkDown,
     NetworkUp,
     Note,
-    Policy,
     Send,
     SetMppe,
 )
 from workers.ppp.link import Link
-from workers.secrets_file import ANY_ADDRESS, Addresses
 from workers.session import BlobError, Saved
-
-# Engine.events() kinds; fastpath.engine's values are given to Control by its owner.
-Handle = tuple[int, int]
 
 CREDIT: Final = 512  # Installs the dispatcher may have unanswered
 HELD_FRAMES: Final = 32  # of one link while its route is made
@@ -68,142 +64,6 @@ IPCP: Final = b"\x80\x21"
 LCP_PROTOCOL_REJECT: Final = 8
 
 SLOTS: Final[dict[str, int]] = {name: slot for slot, name in enumerate(CONTROL_COUNTERS)}
-
-
-class Phase(Enum):
-    """Where a session with a Python object is."""
-
-    INSTALLING = auto()  # asked of the data thread
-    SILENT = auto()  # GRE is demultiplexed, no frame yet
-    NEGOTIATING = auto()
-    ROUTING = auto()  # IPCP is open, the route is asked of netops
-    UP = auto()  # the record is ACTIVE; the object is here for an event only
-    UNROUTING = auto()  # the link is over, the route is being taken back
-    REMOVING = auto()  # the data thread is to forget it
-
-
-_P = Phase
-MOVES: Final[dict[Phase, frozenset[Phase]]] = {
-    _P.INSTALLING: frozenset({_P.SILENT, _P.REMOVING}),
-    _P.SILENT: frozenset({_P.NEGOTIATING, _P.REMOVING}),
-    _P.NEGOTIATING: frozenset({_P.ROUTING, _P.UNROUTING, _P.REMOVING}),
-    _P.ROUTING: frozenset({_P.UP, _P.NEGOTIATING, _P.UNROUTING}),
-    _P.UP: frozenset({_P.NEGOTIATING, _P.ROUTING, _P.UNROUTING, _P.REMOVING}),
-    _P.UNROUTING: frozenset({_P.REMOVING}),
-    _P.REMOVING: frozenset(),
-}
-OVER: Final = frozenset({_P.UNROUTING, _P.REMOVING})
-
-
-class LocalError(Exception):
-    """A step our own code must never ask for."""
-
-
-class Engine(Protocol):
-    """What is used of fastpath.engine.Engine; False: the ring is full."""
-
-    def install(self, index: int, generation: int) -> bool: ...
-    def send(self, index: int, generation: int, frame: bytes) -> bool: ...
-    def set_mppe(
-        self,
-        index: int,
-        generation: int,
-        rx_bits: int,
-        rx_key: bytes,
-        rx_stateful: bool,
-        tx_bits: int,
-        tx_key: bytes,
-        tx_stateful: bool,
-    ) -> bool: ...
-    def up(self, index: int, generation: int) -> bool: ...
-    def down(self, index: int, generation: int) -> bool: ...
-    def remove(self, index: int, generation: int) -> bool: ...
-
-
-class Ports(Protocol):
-    """Where requests go whose answers come back by `routed` and `authenticated`."""
-
-    def send(self, message: Message) -> None:
-        """To the dispatcher; lost if there is none now, reconciliation makes it good."""
-
-    def route_add(self, handle: Handle, address: int) -> None: ...
-
-    def route_del(self, handle: Handle, address: int) -> None: ...
-
-    def authenticate(self, handle: Handle, request: Authenticate) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class EventKinds:
-    """The numbers of fastpath.engine's events."""
-
-    frame: int
-    installed: int
-    removed: int
-    echo_lost: int
-    desync: int
-    resumed: int
-
-
-@dataclass(slots=True)
-class Live:
-    """A session that is doing something."""
-
-    handle: Handle
-    sid: str
-    called: int  # our outer address
-    calling: int
-    started: float
-    allotted_ns: int
-    phase: Phase = Phase.INSTALLING
-    link: Link | None = None
-    user: str = ""
-    peer_name: str = ""
-    method: str = ""
-    addresses: Addresses = ANY_ADDRESS
-    pool: str = ""
-    agreed: Agreed | None = None
-    routed: int = 0  # address whose route is ours to take back
-    dns: tuple[int, ...] = ()
-    up: float = 0.0
-    asked_to_end: str = ""  # the dispatcher's cause: it needs no Down
-    closing: bool = False
-    cause: str = ""
-    held: list[bytes] = field(default_factory=list)
-    deadline: float | None = None  # the entry of the timer heap that counts
-
-    def move(self, phase: Phase) -> None:
-        """Enter a phase; LocalError if MOVES does not have the step."""
-        if phase is self.phase:
-            return
-        if phase not in MOVES[self.phase]:
-            raise LocalError(f"session {self.sid}: {self.phase.name} to {phase.name}")
-        self.phase = phase
-
-
-def policy_of(settings: Settings) -> Policy:
-    """What new links are told to be."""
-    return Policy(
-        role="server",
-        name=settings.server.name,
-        mtu=settings.ppp.mtu,
-        mru=settings.ppp.mru,
-        auth=tuple(settings.ppp.auth),
-        mppe=settings.mppe.policy,
-        mppe_strengths=settings.mppe.strengths,
-        dns=tuple(_number(a) for a in settings.ip.dns),
-        wins=tuple(_number(a) for a in settings.ip.wins),
-        restart_interval=settings.ppp.restart_interval_s,
-        max_configure=settings.ppp.max_configure,
-        max_terminate=settings.ppp.max_terminate,
-        max_failure=settings.ppp.max_failure,
-        negotiation_timeout=settings.ppp.negotiation_timeout_s,
-        auth_timeout=settings.ppp.auth_timeout_s,
-    )
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(bytes(int(octet) for octet in text.split(".")), "big")
 
 
 class Control:
@@ -468,14 +328,7 @@ class Control:
                 self._ports.route_del(live.handle, live.routed)
             del self._live[index]
         self._table.begin_link(index, generation)
-        self._live[index] = live = Live(
-            handle=handle,
-            sid=f"{session.sid:016x}",
-            called=session.local_address,
-            calling=session.peer_address,
-            started=now,
-            allotted_ns=session.allotted_ns,
-        )
+        self._live[index] = live = Live.of(session, Phase.INSTALLING, now)
         self._ask_install(live, now)
 
     def _ask_install(self, live: Live, now: float) -> None:
@@ -734,17 +587,9 @@ class Control:
             or session.state != layout.STATE_ACTIVE
         ):
             return None
-        live = Live(
-            handle=handle,
-            sid=f"{session.sid:016x}",
-            called=session.local_address,
-            calling=session.peer_address,
-            started=now,
-            allotted_ns=session.allotted_ns,
-            phase=Phase.UP,
-            user=session.name,
-            routed=session.address,
-        )
+        live = Live.of(session, Phase.UP, now)
+        live.user = session.name
+        live.routed = session.address
         self._live[index] = live
         try:
             saved = Saved.unpack(self._table.blob(index))
@@ -794,17 +639,9 @@ class Control:
         )
         if left_over and handle[0] not in self._live:
             self._table.set_state(handle[0], layout.STATE_FINISHING)
-            live = Live(
-                handle=handle,
-                sid=f"{session.sid:016x}",
-                called=session.local_address,
-                calling=session.peer_address,
-                started=now,
-                allotted_ns=session.allotted_ns,
-                phase=Phase.UNROUTING if address else Phase.REMOVING,
-                asked_to_end=cause,
-                routed=address,
-            )
+            live = Live.of(session, Phase.UNROUTING if address else Phase.REMOVING, now)
+            live.asked_to_end = cause
+            live.routed = address
             self._live[handle[0]] = live
             if address:
                 self.count("netops_requests")

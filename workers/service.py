@@ -28,7 +28,9 @@ from ops.netops_client import NetopsClient
 from ops.settings import Settings
 from workers.accounts import Accounts, Login, parse_file
 from workers.bus import Bus
-from workers.control import Control, EventKinds, Handle
+from workers.control import Control
+from workers.live import Handle
+from workers.ports import EventKinds
 from workers.ppp.actions import Authenticate, Verdict
 from workers.secrets_file import NO_ADDRESS, Index
 

@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from workers.control import EventKinds, Handle
+from workers.live import Handle
+from workers.ports import EventKinds
 
 KINDS = EventKinds(frame=1, installed=2, removed=3, echo_lost=4, desync=5, resumed=6)
 Event = tuple[int, int, int, bytes]

@@ -13,7 +13,8 @@ from ops.messages import Admit, Admitted, Down, End, Ended, Hello, Install, Inst
 from ops.ranges import parse_address
 from tests.workers.slow_engine import KINDS
 from tests.workers.world import LOCAL, World, settings
-from workers.control import CREDIT, FIRST_FRAME_WAIT_S, MOVES, LocalError, Phase
+from workers.control import CREDIT, FIRST_FRAME_WAIT_S
+from workers.live import MOVES, LocalError, Phase
 from workers.session import Saved
 
 

@@ -18,7 +18,8 @@ from ops.ranges import parse_address
 from ops.settings import Settings
 from tests.workers.slow_engine import KINDS, SlowEngine
 from workers.accounts import Accounts, parse_file
-from workers.control import Control, Handle
+from workers.control import Control
+from workers.live import Handle
 from workers.ppp.actions import Action, Authenticate, Finished, NetworkUp, Policy, Send
 from workers.ppp.link import Link
 

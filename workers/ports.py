@@ -1,0 +1,56 @@
+"""What the control logic asks of its surroundings: the data thread's ring and `Ports`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ops.messages import Message
+from workers.live import Handle
+from workers.ppp.actions import Authenticate
+
+
+class Engine(Protocol):
+    """What is used of fastpath.engine.Engine; False: the ring is full."""
+
+    def install(self, index: int, generation: int) -> bool: ...
+    def send(self, index: int, generation: int, frame: bytes) -> bool: ...
+    def set_mppe(
+        self,
+        index: int,
+        generation: int,
+        rx_bits: int,
+        rx_key: bytes,
+        rx_stateful: bool,
+        tx_bits: int,
+        tx_key: bytes,
+        tx_stateful: bool,
+    ) -> bool: ...
+    def up(self, index: int, generation: int) -> bool: ...
+    def down(self, index: int, generation: int) -> bool: ...
+    def remove(self, index: int, generation: int) -> bool: ...
+
+
+class Ports(Protocol):
+    """Where requests go whose answers come back by `routed` and `authenticated`."""
+
+    def send(self, message: Message) -> None:
+        """To the dispatcher; lost if there is none now, reconciliation makes it good."""
+
+    def route_add(self, handle: Handle, address: int) -> None: ...
+
+    def route_del(self, handle: Handle, address: int) -> None: ...
+
+    def authenticate(self, handle: Handle, request: Authenticate) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EventKinds:
+    """The numbers of fastpath.engine's events."""
+
+    frame: int
+    installed: int
+    removed: int
+    echo_lost: int
+    desync: int
+    resumed: int
