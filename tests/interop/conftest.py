@@ -55,4 +55,4 @@ def concentrator(topology: Topology, tmp_path: Path) -> Iterator[Concentrator]:
             try:
                 made.stop(expect=None)
             finally:
-                print(made.tail())
+                print(made.tail())  # pytest shows it if the test failed

@@ -121,7 +121,7 @@ class Topology:
         return {
             "links": self.run("s", "ip", "-o", "-br", "link"),
             "addresses": self.run("s", "ip", "-o", "-br", "addr"),
-            "routes": self.run("s", "ip", "route", "show", "table", "all"),
+            "routes": self.run("s", "ip", "-4", "route", "show", "table", "all"),
             "rules": self.run("s", "ip", "rule"),
             "nft": self.run("s", "nft", "list", "ruleset"),
             "forward": self.run("s", "sysctl", "net.ipv4.ip_forward"),
@@ -302,6 +302,17 @@ class Concentrator:
             if time.monotonic() > until:
                 raise AssertionError(f"{len(rows)} sessions, not {count}:\n{self.tail()}")
             time.sleep(0.1)
+
+    def wait_traffic(self, packets: int, timeout: float = 60) -> dict[str, Any]:
+        """The row of the one session, once so many packets came from its client."""
+        until = time.monotonic() + timeout
+        while True:
+            rows = self.sessions()
+            if len(rows) == 1 and rows[0]["rx-pkts"] >= packets:
+                return rows[0]
+            if time.monotonic() > until:
+                raise AssertionError(f"no traffic in {timeout} s, {rows}:\n{self.tail()}")
+            time.sleep(0.05)
 
     def metrics(self) -> dict[str, float]:
         """/metrics: series with labels, as printed, to value."""

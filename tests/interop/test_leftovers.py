@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import subprocess
 import time
 from pathlib import Path
@@ -35,6 +36,16 @@ def pptpd_serves(topology: Topology, folder: Path) -> None:
         process.wait(10)
 
 
+def changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Lines of the network's state that are new or gone."""
+    return [
+        f"{what}: {line}"
+        for what in before
+        for line in difflib.ndiff(before[what].splitlines(), after[what].splitlines())
+        if line[0] in "+-"
+    ]
+
+
 def test_nothing_is_left_after_a_stop(
     topology: Topology, concentrator: Concentrator, tmp_path: Path
 ) -> None:
@@ -45,7 +56,7 @@ def test_nothing_is_left_after_a_stop(
     assert during["forward"] == before["forward"]
     client = Client(topology, "--checks", "ping", "--hold", "120", log=tmp_path / "client.log")
     try:
-        concentrator.wait_sessions(1)
+        concentrator.wait_traffic(15)
         # a session that is up is ended properly: the client is told by LCP or by PPTP
         start = time.monotonic()
         concentrator.stop()
@@ -56,7 +67,7 @@ def test_nothing_is_left_after_a_stop(
     assert result["connected"]
     assert result["dropped_by_peer"], result["pppd_log"][-1500:]
     assert "LCP TermReq" in result["pppd_log"], result["pppd_log"][-1500:]
-    assert topology.state() == before
+    assert changes(before, topology.state()) == []
     pptpd_serves(topology, tmp_path)
 
 
@@ -73,14 +84,16 @@ def test_after_kill_9_of_all_pptpd_serves_and_so_does_the_next_run(
         client.stop()
     after = topology.state()
     assert after["processes"] == ""
-    for what in ("links", "addresses", "rules", "nft", "forward"):
-        assert after[what] == before[what], what
+    # What refuses packets (nft table) or holds the port is gone. A blackhole route for the
+    # pool may stay: it is no worse than no route, and the next run takes it away.
+    found = changes(before, after)
+    assert [line for line in found if "blackhole" not in line and "run folder" not in line] == []
     pptpd_serves(topology, tmp_path)
     concentrator.start()
     client = Client(topology, "--checks", "ping", log=tmp_path / "client2.log")
     assert lab.failures(client.result()) == [], concentrator.tail()
     concentrator.stop()
-    assert topology.state() == before
+    assert changes(before, topology.state()) == []
 
 
 def test_a_second_instance_is_told_who_has_the_address(
