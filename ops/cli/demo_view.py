@@ -92,7 +92,7 @@ class View:
             return
         if self._console.is_terminal:
             if self._live is None:
-                self._live = Live(console=self._console, auto_refresh=False)
+                self._live = Live(console=self._console, auto_refresh=False, transient=True)
                 self._live.start()
             self._live.update(frame.table(), refresh=True)
             return

@@ -99,7 +99,9 @@ def main(
     """Log sessions in to a PPTP server and keep them up until SIGTERM.
 
     Each session's inner address is put on one TUN device: programs choose their session
-    by the address they bind to. Exit status: 0 all well, 1 some failed or were lost.
+    by the address they bind to. Several clients beside each other need routes that
+    differ, or programs that bind to the device. Exit status: 0 all well, 1 some failed or
+    were lost.
     """
     methods = _words(auth, get_args(AuthMethod), "--auth")
     options = Options(

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -62,15 +62,27 @@ class Run:
     machine_s_per_gb: float  # less the run without tunnel
     tcp_acks_per_packet: float  # inner packets against the bulk direction
     pure_acks_per_packet: float  # GRE packets without payload, both ways
+    data_us_per_packet: float  # of it the data thread alone; 0 if there is none
+    packets_per_wakeup: float  # of the data thread
+    batch: float  # packets taken from the bulk direction's socket or device at once
 
 
 @dataclass(frozen=True, slots=True)
 class Packets:
-    """Inner packets that the server has carried, and bare GRE acknowledgements."""
+    """What the server has carried so far, and with how much effort."""
 
-    receive: float = 0.0  # from the client
+    receive: float = 0.0  # inner packets from the client
     transmit: float = 0.0
-    pure_acks: float = 0.0
+    pure_acks: float = 0.0  # GRE packets without payload, both ways
+    data_seconds: float = 0.0  # CPU of the data thread
+    wakeups: float = 0.0
+    receive_batches: float = 0.0
+    transmit_batches: float = 0.0
+
+    def since(self, before: Packets) -> Packets:
+        """The difference."""
+        names = (f.name for f in fields(self))
+        return Packets(*(getattr(self, n) - getattr(before, n) for n in names))
 
 
 # -- measuring
@@ -131,9 +143,11 @@ def measure(ground: Playground, tunnel: Tunnel, direction: str, seconds: float) 
     octets, spent = iperf(ground, seconds, direction, bind=tunnel.bind)
     cpu, machine = server_seconds(ground) - cpu, machine_seconds() - machine
     time.sleep(0.5)
-    after = tunnel.packets()
-    receive, transmit = after.receive - packets.receive, after.transmit - packets.transmit
-    data, other = (receive, transmit) if direction == UP else (transmit, receive)
+    seen = tunnel.packets().since(packets)
+    data, other = seen.receive, seen.transmit
+    batches = seen.receive_batches
+    if direction == DOWN:
+        data, other, batches = other, data, seen.transmit_batches
     if octets < 1e6 or data < 1:
         raise BenchError(f"{tunnel.name} {direction}: only {octets:.0f} octets arrived")
     gigabytes = octets / 1e9
@@ -146,7 +160,10 @@ def measure(ground: Playground, tunnel: Tunnel, direction: str, seconds: float) 
         server_load=cpu / spent,
         machine_s_per_gb=machine / gigabytes,
         tcp_acks_per_packet=other / data,
-        pure_acks_per_packet=(after.pure_acks - packets.pure_acks) / data,
+        pure_acks_per_packet=seen.pure_acks / data,
+        data_us_per_packet=seen.data_seconds / data * 1e6,
+        packets_per_wakeup=data / seen.wakeups if seen.wakeups else 0.0,
+        batch=data / batches if batches else 0.0,
     )
 
 
@@ -169,9 +186,18 @@ def without_tunnel(ground: Playground, runs: Sequence[Run], seconds: float) -> l
 # -- our tunnel
 
 
-def pure_acks(samples: Samples) -> float:
-    """GRE packets without payload, both ways."""
-    return samples.total("pptp_gre_ack_only_packets_total")
+def counts(samples: Samples) -> Packets:
+    """The server's own figures."""
+    traffic = "pptp_traffic_packets_total"
+    return Packets(
+        receive=samples.total(traffic, direction="receive"),
+        transmit=samples.total(traffic, direction="transmit"),
+        pure_acks=samples.total("pptp_gre_ack_only_packets_total"),
+        data_seconds=samples.total("pptp_worker_cpu_seconds_total", thread="data"),
+        wakeups=samples.total("pptp_worker_wakeups_total"),
+        receive_batches=samples.total("pptp_batch_packets_count", direction="gre_receive"),
+        transmit_batches=samples.total("pptp_batch_packets_count", direction="tun_receive"),
+    )
 
 
 @contextmanager
@@ -200,16 +226,11 @@ def ours(ground: Playground, mppe: bool) -> Iterator[Tunnel]:
     try:
         address = _address(client)
 
-        def packets() -> Packets:
-            samples = concentrator.metrics()
-            name = "pptp_traffic_packets_total"
-            return Packets(
-                samples.total(name, direction="receive"),
-                samples.total(name, direction="transmit"),
-                pure_acks(samples),
-            )
-
-        yield Tunnel(f"pptpcon {'MPPE-128' if mppe else 'no MPPE'}", address, packets)
+        yield Tunnel(
+            f"pptpcon {'MPPE-128' if mppe else 'no MPPE'}",
+            address,
+            lambda: counts(concentrator.metrics()),
+        )
     finally:
         client.stop()
         concentrator.stop()
@@ -365,14 +386,17 @@ def table(result: dict[str, Any]) -> str:
     """The result for a person."""
     lines = [
         f"{'tunnel':22} {'way':5} {'Mbit/s':>8} {'s/GB':>7} {'us/pkt':>7} {'load':>6} "
-        f"{'machine s/GB':>13} {'ACKs/pkt':>9} {'GRE acks/pkt':>13}"
+        f"{'machine s/GB':>13} {'ACKs/pkt':>9} {'GRE acks/pkt':>13} "
+        f"{'data us/pkt':>12} {'per wake-up':>12} {'batch':>6}"
     ]
     for run in result["runs"]:
         lines.append(
             f"{run['tunnel']:22} {run['direction']:5} {run['mbit']:8.0f} "
             f"{run['server_s_per_gb']:7.2f} {run['server_us_per_packet']:7.2f} "
             f"{100 * run['server_load']:5.0f}% {run['machine_s_per_gb']:13.2f} "
-            f"{run['tcp_acks_per_packet']:9.2f} {run['pure_acks_per_packet']:13.3f}"
+            f"{run['tcp_acks_per_packet']:9.2f} {run['pure_acks_per_packet']:13.3f} "
+            f"{run['data_us_per_packet']:12.2f} {run['packets_per_wakeup']:12.1f} "
+            f"{run['batch']:6.1f}"
         )
     for name, ratio in result["ratios"].items():
         lines.append(f"{name}: {ratio:.2f} of openvpn's server CPU per GB")
