@@ -10,7 +10,8 @@ FOLDER = Path("fastpath")  # setuptools runs this file in its folder
 # beyond that is looked up at run time, function by function. The vectoriser only
 # makes the loops here (tens of octets) longer; aliasing rules do not fit a memory
 # that is read as octets and as records.
-ARGS = ["-O3", "-fno-strict-aliasing", "-fno-tree-vectorize", "-Wall", "-Wno-unused-function"]
+ARGS = ["-O3", "-fno-strict-aliasing", "-fno-tree-vectorize", "-Wall"]
+ARGS += ["-fno-tree-slp-vectorize", "-Wno-unused-function"]
 HEADERS = sorted(str(path) for kind in ("*.h", "*.pxd") for path in FOLDER.glob(kind))
 
 setup(

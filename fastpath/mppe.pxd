@@ -9,7 +9,7 @@ cdef enum:
     MPPE_C = 0x2000            # MPPC compressed
     MPPE_D = 0x1000            # encrypted
     MPPE_COUNT = 0x0FFF
-    LANES = 4
+    LANES = 6
 
 cdef struct rc4_state:
     uint8_t s[256]
