@@ -73,7 +73,7 @@ class Meter:
         if identity is not None:
             # Two files read one after the other may differ by a tick in the wrong direction.
             self.last = max(self.last, cpu)
-        return self.base + self.last
+        return round(self.base + self.last, 2)  # ticks; sums of floats show noise
 
 
 @dataclass(slots=True)
