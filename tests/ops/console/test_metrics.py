@@ -206,7 +206,7 @@ def test_slots_used_equals_show_sessions_during_churn(tmp_path: Path) -> None:
         thread.start()
         try:
             seen = set()
-            for i in range(16):
+            for i in range(10):
                 found = samples(rig.metrics(tcp=bool(i % 2)))
                 used = total(found, "pptp_slots_used")
                 assert used == total(found, "pptp_sessions")
@@ -224,7 +224,9 @@ def test_slots_used_equals_show_sessions_during_churn(tmp_path: Path) -> None:
 
 def test_worker_cpu_and_restarts_go_up_only(tmp_path: Path) -> None:
     """Two lives of a worker, each burning some CPU."""
-    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint('burnt', flush=True)\ninput()"
+    burn = (
+        "import time\nwhile time.process_time() < 0.15: pass\nprint('burnt', flush=True)\ninput()"
+    )
     shared = Shared()
     with console(shared, tmp_path) as rig:
         values = []
@@ -248,5 +250,5 @@ def test_worker_cpu_and_restarts_go_up_only(tmp_path: Path) -> None:
             assert total(found, "pptp_worker_up", worker="0") == 0
             values.append(total(found, "pptp_worker_cpu_seconds_total", worker="0"))
     assert values == sorted(values)
-    assert values[0] >= 0.29
-    assert values[3] >= 0.58
+    assert values[0] >= 0.14
+    assert values[3] >= 0.28

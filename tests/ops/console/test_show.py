@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pytest
 import zmq
+from click.testing import CliRunner
 
 from ops import messages
+from ops.cli.main import cli
 from ops.cli.show import DEFAULT_COLUMNS
 from ops.messages import Terminate, Terminated
 from tests.ops.console.rig import ROOT, Console, Shared, console
@@ -257,7 +259,8 @@ def test_terminate(open_dir: Path) -> None:
             (("ip", "10.0.0"), 2),
             (("sid", "wxyz"), 2),
         ):
-            assert pptpcon("terminate", *words, run_dir=open_dir).returncode == code, words
+            answer = CliRunner().invoke(cli, ["terminate", *words, "--run-dir", str(open_dir)])
+            assert answer.exit_code == code, words
         assert len(seen) == before
         assert "console: terminate by=username" in rig.log()
         assert f"sessions=2 uid={os.getuid()}" in rig.log()
