@@ -42,7 +42,7 @@ class Ccp(ControlProtocol):
     KEPT: ClassVar[tuple[str, ...]] = (
         "strengths",
         "required",
-        "wish_bits",
+        "wish",
         "wish_stateful",
         "rx_bits",
         "rx_stateful",
@@ -55,7 +55,7 @@ class Ccp(ControlProtocol):
         super().__init__(policy)
         self.strengths: tuple[int, ...] = ()
         self.required = False
-        self.wish_bits = 0
+        self.wish: tuple[int, ...] = ()  # strengths in our next request
         self.wish_stateful = False
         self.rx_bits = 0
         self.rx_stateful = False
@@ -67,7 +67,9 @@ class Ccp(ControlProtocol):
         """Before `open`: the strengths there are keys for, best first."""
         self.strengths = strengths
         self.required = required
-        self.wish_bits = strengths[0] if strengths else 0
+        # RFC 3078 section 2: the first request names all, the peer's Nak picks one. Asked
+        # for one it does not have, pppd rejects MPPE and hangs up.
+        self.wish = strengths
         self.wish_stateful = False
         self.suggested = 0
 
@@ -80,26 +82,30 @@ class Ccp(ControlProtocol):
         """The peer spoke last: it is not silence that ended the negotiation."""
         return self.automaton.left > 0
 
-    def _option(self, bits: int, stateful: bool = False) -> Option:
-        value = BITS[bits] if stateful else BITS[bits] | STATELESS
+    def _option(self, *strengths: int, stateful: bool = False) -> Option:
+        value = 0 if stateful else STATELESS
+        for bits in strengths:
+            value |= BITS[bits]
         return Option.number(MPPE, value, 4)
 
     # -- our wishes
 
     def wishes(self) -> list[Option]:
-        return [self._option(self.wish_bits, self.wish_stateful)] if self.wish_bits else []
+        return [self._option(*self.wish, stateful=self.wish_stateful)] if self.wish else []
 
     def agreed(self) -> None:
-        self.rx_bits, self.rx_stateful = self.wish_bits, self.wish_stateful
+        # Whoever acknowledges several strengths at once means the best.
+        self.rx_bits = self.wish[0] if self.wish else 0
+        self.rx_stateful = self.wish_stateful
 
     def naked(self, options: tuple[Option, ...]) -> str:
         for option in options:
-            if option.type != MPPE or len(option.data) != 4 or not self.wish_bits:
+            if option.type != MPPE or len(option.data) != 4 or not self.wish:
                 continue
             offered = [b for b in self.strengths if option.value & BITS[b]]
             if not offered:
                 return self._without(f"the peer wants MPPE {option.value:08x}")
-            self.wish_bits = offered[0]
+            self.wish = (offered[0],)
             if not option.value & STATELESS:
                 if not self.policy.mppe_stateful:
                     return self._without("the peer insists on stateful MPPE")
@@ -113,7 +119,7 @@ class Ccp(ControlProtocol):
 
     def _without(self, why: str) -> str:
         """Give MPPE up if we may; else the reason why the link must end."""
-        self.wish_bits = 0
+        self.wish = ()
         return f"MPPE required: {why}" if self.required else ""
 
     # -- the peer's

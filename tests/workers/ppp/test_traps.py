@@ -388,6 +388,17 @@ def test_our_ccp_request() -> None:
     assert ready().last_request(0x80FD) == packet(0x80FD, 1, 1, MPPE128)
 
 
+def test_all_strengths_are_offered_at_first() -> None:
+    """pppd with `require-mppe-40` hangs up at a request for 128 bits alone."""
+    peer = ready(replace(BASE, mppe_strengths=(128, 40)))
+    assert peer.last_request(0x80FD) == packet(0x80FD, 1, 1, "120601000060")
+    (again,) = peer.tell(packet(0x80FD, 3, 1, "120601000020"))
+    assert again == packet(0x80FD, 1, 2, "120601000020")
+    peer = ready(replace(BASE, mppe_strengths=(128, 40)))
+    (again,) = peer.tell(packet(0x80FD, 3, 1, "120601000060"))
+    assert again == packet(0x80FD, 1, 2, MPPE128)
+
+
 def test_windows_98() -> None:
     """4.14: LZS alone is rejected, then MPPE is Naked to one bit, then acknowledged."""
     peer = ready(replace(BASE, mppe_strengths=(128, 40)))
