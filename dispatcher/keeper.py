@@ -4,8 +4,7 @@
 settings as JSON (ops.settings). It parses nothing that strangers send: its children do.
 Its own death ends the service, and the next start sweeps what is left.
 
-Everything happens on one thread in one poll loop. Descriptors opened here stay open
-here, so that a child's successor gets the very same sockets and TUN.
+Everything happens on one thread in one poll loop.
 """
 
 from __future__ import annotations
@@ -15,22 +14,21 @@ import os
 import resource
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
-from dispatcher import advice, cpus, descriptors, gre_sockets, instance
-from dispatcher.children import Child, Fds, Helper, Poison, Role, Waits
-from dispatcher.descriptors import Tun, UnavailableError
+from dispatcher import advice, descriptors
+from dispatcher.children import Child, Helper, Poison, Role, Waits
+from dispatcher.descriptors import UnavailableError
 from dispatcher.notify import Notifier
+from dispatcher.opened import Opened
 from dispatcher.secrets_watch import Secrets
-from fastpath.layout import Table
-from ops import boot, log, privileges, rundir
+from dispatcher.watch import Limits, Watch
+from ops import boot, log, privileges
 from ops import settings as settings_module
-from ops.ranges import parse_ranges
 from ops.settings import Settings
 
 EXIT_UNAVAILABLE: Final = 69
@@ -57,10 +55,7 @@ START_ATTEMPTS: Final = 3
 STOP_S: Final = 10.0
 # Until when after the request each may take; the dispatcher ends all calls properly.
 STOP_STAGES: Final = (("dispatcher", 6.0), ("worker", 8.0), ("console", 8.5), ("netops", 9.5))
-BEAT_GRACE_S: Final = 10.0
-BEAT_LIMIT_S: Final = 5.0
-PONG_S: Final = 15.0
-DEAF_S: Final = 2.0
+WATCH: Final = Limits(ready=START_S)
 RELOAD_S: Final = 30.0
 
 # Read by the keeper only once: a reload can't change them.
@@ -89,6 +84,8 @@ class Keeper:
         settings: Settings,
         config_path: str,
         out: log.Log,
+        opened: Opened,
+        wake: int,
         modules: Mapping[str, str] = MODULES,
     ) -> None:
         self.settings = settings
@@ -97,8 +94,12 @@ class Keeper:
         self._modules = modules
         self._log = out
         self._notifier = Notifier()
+        self._opened = opened
+        self._table = opened.table
+        self._roles = self._make_roles()
+        self._wake = wake  # signals, an octet each
         self._poll = select.poll()
-        self._wake = -1
+        self._poll.register(wake, select.POLLIN)
         self._children: dict[str, Child] = {}
         self._due: dict[str, float] = {}  # roles to start, and when
         self._waits: dict[str, Waits] = {}
@@ -113,71 +114,6 @@ class Keeper:
         self._next_tick = 0.0
         self._next_watch = 0.0
         self._next_watchdog = 0.0
-        self._beats_from = 0.0  # beats are judged from then on
-
-    # -- opening
-
-    def catch_signals(self) -> None:
-        """From here on a signal is an octet in a pipe, read by the loop."""
-        self._wake, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in SIGNALS:
-            signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        self._poll.register(self._wake, select.POLLIN)
-
-    def open(self) -> None:
-        """Everything that needs privilege, in the order in which it may fail."""
-        listen = self.settings.listen
-        try:
-            self._listener = descriptors.listener(listen.address, listen.port, listen.backlog)
-        except OSError as e:
-            raise UnavailableError(
-                instance.address_trouble(listen.address, listen.port, e)
-            ) from None
-        run_dir = self.settings.server.run_dir or rundir.serving_run_dir()
-        self._instance = instance.Instance(run_dir, self._log)
-        self._instance.enter(self.settings.server.user)
-        self._plan = cpus.plan(self.settings.workers, cpus.available())
-        if self._plan.missing:
-            self._log.warning(
-                "workers.cpus names CPUs this process may not use",
-                cpus=",".join(map(str, self._plan.missing)),
-                used=",".join(map(str, dict.fromkeys(self._plan.cpus))),
-            )
-        workers = self._plan.workers
-        self._tuns: list[Tun] = []
-        for _ in range(workers):
-            last = self._tuns[-1].name if self._tuns else ""
-            first = int(last.removeprefix(descriptors.TUN_PREFIX)) + 1 if last else 0
-            self._tuns.append(descriptors.tun(first))
-        try:
-            self._gre = gre_sockets.open_all(self.settings, workers, self._tuns)
-        except OSError as e:
-            raise UnavailableError(f"GRE sockets: {os.strerror(e.errno or 0)}") from None
-        self._log.info(
-            "gre mode",
-            mode="packet" if self._gre.packet_mode else "raw",
-            reason=self._gre.reason,
-        )
-        self._table_fd = descriptors.memfd("sessions")
-        self._table = Table.create(
-            self._table_fd,
-            self.settings.limits.max_sessions,
-            workers,
-            int(time.time()) & 0xFFFFFFFF,
-        )
-        self._table.set_pid("keeper", os.getpid())
-        self._table.set_config(True)
-        self._table_read_only = descriptors.read_only(self._table_fd)
-        # Both ends stay open here: neither a worker nor netops sees the other one die.
-        self._pairs = [
-            socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)
-        ]
-        self._control = self._instance.control_socket()
-        self._instance.record([], [tun.name for tun in self._tuns])
-        self._roles = self._make_roles()
-        self._secrets.read_now()
 
     def _make_roles(self) -> dict[str, Role]:
         roles = [
@@ -185,7 +121,7 @@ class Keeper:
             Role("dispatcher", "dispatcher", self._modules["dispatcher"]),
             *(
                 Role(f"worker-{index}", "worker", self._modules["worker"], index)
-                for index in range(self._plan.workers)
+                for index in range(self._opened.plan.workers)
             ),
             Role("console", "console", self._modules["console"], nice=10, vital=False),
         ]
@@ -193,58 +129,19 @@ class Keeper:
 
     # -- children
 
-    def _handed(self, role: Role) -> tuple[Fds, dict[str, Any]]:
-        """What a child gets: ARCHITECTURE.md, "Boot contract"."""
-        fds: Fds = {"table": self._table_fd}
-        extra: dict[str, Any] = {}
-        if role.kind == "netops":
-            fds["workers"] = [netops.fileno() for _, netops in self._pairs]
-            extra["tuns"] = [
-                {"name": tun.name, "ifindex": tun.ifindex, "worker": worker}
-                for worker, tun in enumerate(self._tuns)
-            ]
-            extra["packet_mode"] = self._gre.packet_mode
-            extra["keeper_pid"] = os.getpid()
-        elif role.kind == "dispatcher":
-            fds["listeners"] = [self._listener.fileno()]
-        elif role.kind == "console":
-            fds["table"] = self._table_read_only
-            fds["control"] = self._control.fileno()
-        else:
-            tun = self._tuns[role.index]
-            fds["gre"] = self._gre.receive[role.index].fileno()
-            fds["raw"] = self._gre.send[role.index].fileno()
-            fds["tun"] = tun.fd
-            fds["netops"] = self._pairs[role.index][0].fileno()
+    def _start(self, role: Role) -> None:
+        fds, extra = self._opened.handed(role, self.settings)
+        if role.kind == "worker":
+            self._opened.drain_answers(role.index)
+            extra["poison_sids"] = self._poison.named(time.monotonic())
             if self._secrets.fd >= 0:
                 fds["secrets"] = self._secrets.fd
-            extra["packet_mode"] = self._gre.packet_mode
-            extra["cpu"] = self._plan.cpus[role.index]
-            extra["tun_name"] = tun.name
-            extra["tun_ifindex"] = tun.ifindex
-            extra["local"] = parse_ranges(self.settings.ip.local)[0][0]
-            extra["poison_sids"] = self._poison.named(time.monotonic())
-        return fds, extra
-
-    def _drain_answers(self, worker: int) -> None:
-        """Answers to a dead worker must not be taken for answers to its successor."""
-        end = self._pairs[worker][0]
-        while True:
-            try:
-                end.recv(1, socket.MSG_DONTWAIT)
-            except OSError:
-                return
-
-    def _start(self, role: Role) -> None:
-        if role.kind == "worker":
-            self._drain_answers(role.index)
-        fds, extra = self._handed(role)
         self._attempts[role.name] = self._attempts.get(role.name, 0) + 1
         try:
             child = Child(
                 role,
                 settings=self.settings,
-                run_dir=str(self._instance.path),
+                run_dir=str(self._opened.instance.path),
                 fds=fds,
                 extra=extra,
             )
@@ -255,16 +152,9 @@ class Keeper:
         self._children[role.name] = child
         self._poll.register(child.pidfd, select.POLLIN)
         self._poll.register(child.sock, select.POLLIN)
-        if role.kind == "worker":
-            self._table.set_worker(role.index, child.pid, True)
-        else:
-            self._table.set_pid(role.kind, child.pid)
-        self._record()
+        self._opened.mark(role, child.pid)
+        self._opened.record([child.pid for child in self._children.values()])
         self._log.debug("started", name=role.name, pid=child.pid)
-
-    def _record(self) -> None:
-        pids = [child.pid for child in self._children.values()]
-        self._instance.record(pids, [tun.name for tun in self._tuns])
 
     def _reap(self, child: Child) -> None:
         pidfd, sock = child.pidfd, child.sock.fileno()
@@ -277,12 +167,12 @@ class Keeper:
         role = child.role
         del self._children[role.name]
         if self._stop_at:
-            self._mark_down(role)
+            self._opened.mark(role, 0)
             self._log.debug("ended", name=role.name, pid=child.pid, how=ended)
             return
         now = time.monotonic()
         poisoned = role.kind == "worker" and self._judge_poison(child, now)
-        self._mark_down(role)
+        self._opened.mark(role, 0)
         if not self._serving and role.vital and self._attempts[role.name] >= START_ATTEMPTS:
             self._fail(
                 f"{role.name} ended {START_ATTEMPTS} times while starting ({ended}); its lines "
@@ -300,12 +190,6 @@ class Keeper:
             again_in_s=wait,
             poison=poisoned,
         )
-
-    def _mark_down(self, role: Role) -> None:
-        if role.kind == "worker":
-            self._table.set_worker(role.index, 0, False)
-        else:
-            self._table.set_pid(role.kind, 0)
 
     def _judge_poison(self, child: Child, now: float) -> bool:
         """Only what this very process's data thread had in hand counts, not its predecessor's."""
@@ -359,15 +243,16 @@ class Keeper:
 
     def _begin_service(self) -> None:
         self._serving = True
-        self._beats_from = time.monotonic() + BEAT_GRACE_S
+        self._watch = Watch(self._table, self._log, WATCH)
         listen = self.settings.listen
-        distinct = dict.fromkeys(self._plan.cpus)
+        plan = self._opened.plan
+        distinct = dict.fromkeys(plan.cpus)
         metrics = self.settings.metrics.listen
         lines = [
             f"pptpcon: listening on {listen.address}:{listen.port} (TCP) and for GRE",
             f"  configuration  {self._config_path or 'built-in defaults'}",
-            f"  workers        {self._plan.workers} on CPU {', '.join(map(str, distinct))}, "
-            f"{'packet' if self._gre.packet_mode else 'raw'} sockets, "
+            f"  workers        {plan.workers} on CPU {', '.join(map(str, distinct))}, "
+            f"{'packet' if self._opened.gre.packet_mode else 'raw'} sockets, "
             f"{self.settings.limits.max_sessions} slots",
             f"  metrics        {f'http://{metrics}/metrics' if metrics else 'off'}",
             f"  next           {self._next_command()}",
@@ -376,7 +261,10 @@ class Keeper:
         for wrong, command in advice.remarks(self.settings):
             self._log.warning(wrong, mend=command)
         self._log.notice("ready", pid=os.getpid(), took_ms=round(self._since_start() * 1000))
-        self._notifier.send(READY="1", STATUS=f"serving, {self._plan.workers} workers")
+        self._notifier.send(READY="1", STATUS=self._status())
+
+    def _status(self) -> str:
+        return f"serving, {self._opened.plan.workers} workers"
 
     def _since_start(self) -> float:
         return time.monotonic() - self._table.started_ns / 1e9
@@ -384,7 +272,7 @@ class Keeper:
     def _next_command(self) -> str:
         if not self.settings.server.run_dir:
             return "pptpcon show sessions"
-        return f"pptpcon show sessions --run-dir {self._instance.path}"
+        return f"pptpcon show sessions --run-dir {self._opened.instance.path}"
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
@@ -400,15 +288,10 @@ class Keeper:
         if self._stop_at:
             self._advance_stop(now)
             return
-        # If we ourselves stood still (Ctrl-Z, a paused machine), so did everyone's beat.
-        if now - self._looked_at > 4 * TICK_S:
-            self._beats_from = now + BEAT_GRACE_S
-            for child in self._children.values():
-                child.heard_at = now
-        self._check_deaf(now)
         if self._serving:
-            self._ping(now)
-            self._check_beats(now)
+            if now - self._looked_at > 4 * TICK_S:
+                self._watch.pause(self._children.values(), now)
+            self._watch.look(self._children.values(), now)
         elif self._since_start() > START_S:
             late = [n for n, c in self._children.items() if not c.ready and c.role.vital]
             self._fail(
@@ -421,52 +304,6 @@ class Keeper:
         if self._serving and self._notifier.watchdog_s and now >= self._next_watchdog:
             self._next_watchdog = now + self._notifier.watchdog_s / 3
             self._notifier.send(WATCHDOG="1")
-
-    def _check_deaf(self, now: float) -> None:
-        """Who closed our socket, or never says it is ready, can't be told anything."""
-        for child in self._children.values():
-            deaf = child.eof_at and now - child.eof_at > DEAF_S
-            if deaf or (self._serving and not child.ready and child.age > START_S):
-                self._log.error("process is deaf; killed", name=child.role.name, pid=child.pid)
-                child.kill()
-
-    def _ping(self, now: float) -> None:
-        """netops has no beat in the table: it is asked."""
-        child = self._children.get("netops")
-        if child is None or not child.ready or now < self._beats_from:
-            return
-        if now - child.heard_at > PONG_S and child.asked:
-            self._log.error("process does not answer; killed", name="netops", pid=child.pid)
-            child.kill()
-        elif now - child.heard_at > PONG_S / 3 and not child.asked:
-            child.asked = True
-            child.send({"type": "ping"}, self._log)
-
-    def _check_beats(self, now: float) -> None:
-        if now < self._beats_from:
-            return
-        for child in list(self._children.values()):
-            if child.age < BEAT_GRACE_S:
-                continue
-            beats: dict[str, int] = {}
-            if child.role.kind == "worker":
-                page = self._table.worker(child.role.index)
-                beats = {"data": page.data_beat_ns, "control": page.control_beat_ns}
-            elif child.role.kind == "dispatcher":
-                beats = {"main": self._table.dispatcher_beat_ns}
-            for thread, beat in beats.items():
-                # A beat of its predecessor is older than the child and counts as none.
-                silent = now - max(beat / 1e9, child.started)
-                if silent > BEAT_LIMIT_S:
-                    self._log.error(
-                        "thread stands still; process killed",
-                        name=child.role.name,
-                        pid=child.pid,
-                        thread=thread,
-                        silent_s=round(silent, 1),
-                    )
-                    child.kill()
-                    break
 
     def _watch_secrets(self, now: float) -> None:
         if now < self._next_watch:
@@ -525,7 +362,7 @@ class Keeper:
             self._log.error("configuration refused; the old one stays", file=self._config_path)
         else:
             self._configure(new)
-        self._notifier.send(STATUS=f"serving, {self._plan.workers} workers")
+        self._notifier.send(STATUS=self._status())
 
     def _configure(self, new: Settings) -> None:
         fixed = [name for name in FIXED if getattr(new, name) != getattr(self._fixed, name)]
@@ -586,6 +423,7 @@ class Keeper:
 
     def run(self) -> int:
         """Serve until a signal; returns the exit status."""
+        self._secrets.read_now()
         self._start(self._roles["netops"])
         while self._children or not self._stop_at:
             now = time.monotonic()
@@ -630,11 +468,6 @@ class Keeper:
         """Why there was no service, "" if there was."""
         return self._failure
 
-    def close(self) -> None:
-        """Leave nothing behind. Descriptors go with the process."""
-        if hasattr(self, "_instance"):
-            self._instance.leave()
-
 
 def raise_file_limit() -> None:
     """Two descriptors per control connection: as many as the administrator allows."""
@@ -643,22 +476,34 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def catch_signals() -> int:
+    """From here on a signal is an octet in a pipe, whose end for reading this is."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return reader
+
+
 def serve(settings: Settings, config_path: str, modules: Mapping[str, str] = MODULES) -> int:
     """The keeper's life, from open to exit status."""
     out = log.Log("keeper", level=log.LEVELS[settings.log.level], style=settings.log.format)
-    keeper = Keeper(settings, config_path, out, modules)
     try:
         check_privilege()
         raise_file_limit()
-        keeper.catch_signals()
-        keeper.open()
-        code = keeper.run()
+        wake = catch_signals()
+        opened = Opened.begin(settings, out)
+        try:
+            opened.finish(settings, out)
+            keeper = Keeper(settings, config_path, out, opened, wake, modules)
+            code = keeper.run()
+        finally:
+            opened.instance.leave()
     except PermissionMissingError as e:
         return log.fatal(str(e), EXIT_PERMISSION)
     except UnavailableError as e:
         return log.fatal(str(e), EXIT_UNAVAILABLE)
-    finally:
-        keeper.close()
     if keeper.failure:
         return log.fatal(keeper.failure, code)
     out.notice("stopped")

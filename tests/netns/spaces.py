@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import itertools
 import json
 import os
@@ -168,6 +169,8 @@ class Keeper:
         else:  # the last word is for those who look for a keeper by its command line
             words = [str(fd), config_path, "dispatcher.keeper"]
         self.output = os.memfd_create("output")
+        # A memfd's position is not locked between processes: lines would be lost.
+        fcntl.fcntl(self.output, fcntl.F_SETFL, os.O_APPEND)
         self.process = subprocess.Popen(
             space.argv(*wrap, sys.executable, "-m", module, *words),
             stderr=self.output,

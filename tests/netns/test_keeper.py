@@ -313,7 +313,7 @@ def test_netops_is_replaced_and_the_table_is_back(space: Space, start_keeper: St
 
 
 def test_a_netops_that_stands_still_is_replaced(space: Space, start_keeper: Start) -> None:
-    environment = {"KEEPER_SET": "PONG_S=2 BEAT_GRACE_S=0"}
+    environment = {"KEEPER_SET": "answer=2 grace=3 silence=60"}
     keeper = start_keeper(space, CONF, environment=environment).ready()
     netops = next(pid for name, pid in keeper.children().items() if "netops" in name)
     os.kill(netops, signal.SIGSTOP)
@@ -324,7 +324,7 @@ def test_a_netops_that_stands_still_is_replaced(space: Space, start_keeper: Star
 
 
 def test_a_thread_that_stands_still_is_ended(space: Space, start_keeper: Start) -> None:
-    environment = {"KEEPER_SET": "BEAT_GRACE_S=1 BEAT_LIMIT_S=1"}
+    environment = {"KEEPER_SET": "grace=1 silence=1"}
     # the trivial worker has no data thread: it is taken for one that stands still
     keeper = start_keeper(space, CONF, environment=environment).ready()
     keeper.heard("thread stands still; process killed name=worker-0")

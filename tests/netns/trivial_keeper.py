@@ -1,13 +1,14 @@
 """The real keeper and netops with trivial dispatcher, workers and console.
 
-KEEPER_SET="NAME=NUMBER ..." changes the keeper's times, KEEPER_MODULES="role=module ..."
-what it starts.
+KEEPER_SET="NAME=NUMBER ..." changes the keeper's times (small letters: of WATCH),
+KEEPER_MODULES="role=module ..." what it starts.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 from dispatcher import keeper
 from ops import boot, settings
@@ -23,8 +24,11 @@ def pairs(variable: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     for name, value in pairs("KEEPER_SET").items():
-        assert hasattr(keeper, name), name
-        setattr(keeper, name, float(value))
+        if name.islower():
+            keeper.WATCH = replace(keeper.WATCH, **{name: float(value)})  # type: ignore[misc]
+        else:
+            assert hasattr(keeper, name), name
+            setattr(keeper, name, float(value))
     modules = dict.fromkeys(("dispatcher", "worker", "console"), TRIVIAL)
     sys.exit(
         keeper.serve(

@@ -1,0 +1,143 @@
+"""All that the keeper opened and keeps open, and which child is handed what of it.
+
+Descriptors stay open here for as long as the keeper lives, so that a child's successor
+gets the very same sockets and TUN.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from dispatcher import cpus, descriptors, gre_sockets, instance
+from dispatcher.children import Fds, Role
+from dispatcher.cpus import Plan
+from dispatcher.descriptors import Tun, UnavailableError
+from dispatcher.gre_sockets import GreSockets
+from dispatcher.instance import Instance
+from fastpath.layout import Table
+from ops import rundir
+from ops.log import Log
+from ops.ranges import parse_ranges
+from ops.settings import Settings
+
+
+def _listener(settings: Settings) -> socket.socket:
+    listen = settings.listen
+    try:
+        return descriptors.listener(listen.address, listen.port, listen.backlog)
+    except OSError as e:
+        text = instance.address_trouble(listen.address, listen.port, e)
+        raise UnavailableError(text) from None
+
+
+def _tuns(count: int) -> list[Tun]:
+    tuns: list[Tun] = []
+    for _ in range(count):
+        last = tuns[-1].name.removeprefix(descriptors.TUN_PREFIX) if tuns else "-1"
+        tuns.append(descriptors.tun(int(last) + 1))
+    return tuns
+
+
+@dataclass(slots=True)
+class Opened:
+    """In the order in which they were opened; the first that fails ends the start."""
+
+    listener: socket.socket
+    instance: Instance
+    plan: Plan
+    tuns: list[Tun] = field(default_factory=list)
+    gre: GreSockets = field(init=False)
+    table: Table = field(init=False)
+    table_fd: int = -1
+    table_read_only: int = -1
+    # (worker's end, netops' end), by worker: neither of them sees the other one die
+    pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    control: socket.socket = field(init=False)
+
+    @classmethod
+    def begin(cls, settings: Settings, log: Log) -> Opened:
+        """The listener, then the run folder: whoever has either is named to the user."""
+        listener = _listener(settings)
+        place = Instance(settings.server.run_dir or rundir.serving_run_dir(), log)
+        place.enter(settings.server.user)
+        plan = cpus.plan(settings.workers, cpus.available())
+        if plan.missing:
+            log.warning(
+                "workers.cpus names CPUs this process may not use",
+                cpus=",".join(map(str, plan.missing)),
+                used=",".join(map(str, dict.fromkeys(plan.cpus))),
+            )
+        return cls(listener, place, plan)
+
+    def finish(self, settings: Settings, log: Log) -> None:
+        """Devices, GRE sockets, shared memory, control socket."""
+        workers = self.plan.workers
+        self.tuns = _tuns(workers)
+        try:
+            self.gre = gre_sockets.open_all(settings, workers, self.tuns)
+        except OSError as e:
+            raise UnavailableError(f"GRE sockets: {os.strerror(e.errno or 0)}") from None
+        mode = "packet" if self.gre.packet_mode else "raw"
+        log.info("gre mode", mode=mode, reason=self.gre.reason)
+        self.table_fd = descriptors.memfd("sessions")
+        epoch = int(time.time()) & 0xFFFFFFFF
+        self.table = Table.create(self.table_fd, settings.limits.max_sessions, workers, epoch)
+        self.table.set_pid("keeper", os.getpid())
+        self.table.set_config(True)
+        self.table_read_only = descriptors.read_only(self.table_fd)
+        for _ in range(workers):
+            self.pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        self.control = self.instance.control_socket()
+        self.record([])
+
+    def record(self, children: list[int]) -> None:
+        """Write down for the next start what a SIGKILL would leave."""
+        self.instance.record(children, [tun.name for tun in self.tuns])
+
+    def handed(self, role: Role, settings: Settings) -> tuple[Fds, dict[str, Any]]:
+        """Descriptors and extras of a child: ARCHITECTURE.md, "Boot contract"."""
+        fds: Fds = {"table": self.table_fd}
+        if role.kind == "netops":
+            fds["workers"] = [netops.fileno() for _, netops in self.pairs]
+            tuns = [
+                {"name": tun.name, "ifindex": tun.ifindex, "worker": worker}
+                for worker, tun in enumerate(self.tuns)
+            ]
+            packet_mode = self.gre.packet_mode
+            return fds, {"tuns": tuns, "packet_mode": packet_mode, "keeper_pid": os.getpid()}
+        if role.kind == "dispatcher":
+            return fds | {"listeners": [self.listener.fileno()]}, {}
+        if role.kind == "console":
+            return {"table": self.table_read_only, "control": self.control.fileno()}, {}
+        tun = self.tuns[role.index]
+        fds["gre"] = self.gre.receive[role.index].fileno()
+        fds["raw"] = self.gre.send[role.index].fileno()
+        fds["tun"] = tun.fd
+        fds["netops"] = self.pairs[role.index][0].fileno()
+        return fds, {
+            "packet_mode": self.gre.packet_mode,
+            "cpu": self.plan.cpus[role.index],
+            "tun_name": tun.name,
+            "tun_ifindex": tun.ifindex,
+            "local": parse_ranges(settings.ip.local)[0][0],
+        }
+
+    def drain_answers(self, worker: int) -> None:
+        """Answers to a dead worker must not be taken for answers to its successor."""
+        end = self.pairs[worker][0]
+        while True:
+            try:
+                end.recv(1, socket.MSG_DONTWAIT)
+            except OSError:
+                return
+
+    def mark(self, role: Role, pid: int) -> None:
+        """Note a child's start, or with pid 0 its end, in the table."""
+        if role.kind == "worker":
+            self.table.set_worker(role.index, pid, bool(pid))
+        else:
+            self.table.set_pid(role.kind, pid)
