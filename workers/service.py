@@ -23,7 +23,7 @@ from fastpath.layout import Table
 from ops import boot, privileges
 from ops import settings as settings_module
 from ops.log import LEVELS, Log
-from ops.messages import Heartbeat, Message
+from ops.messages import Heartbeat, Hello, Message
 from ops.netops_client import NetopsClient
 from ops.settings import Settings
 from workers.accounts import Accounts, Login, parse_file
@@ -37,6 +37,7 @@ from workers.secrets_file import NO_ADDRESS, Index
 NICE: Final = 10  # of the control thread and those it starts; the data thread goes first
 BEAT_S: Final = 0.5
 HEARTBEAT_BEATS: Final = 2  # a Heartbeat to the dispatcher every second beat
+HELLO_WAIT_S: Final = 1.0  # for a dispatcher, before events are taken without one
 STOP_S: Final = 3.0  # for peers to answer LCP Terminate-Request
 STOP_LAST_S: Final = 1.0  # then for netops and the data thread
 RETRY_S: Final = 0.005  # the engine's ring was full
@@ -108,12 +109,13 @@ class Service:
             started.bus_address,
             b"worker-%d" % started.index,
             loop,
-            hello=lambda: self.control.hello(os.getpid()),
+            hello=self._hello,
             received=self._received,
             broken=self._bus_broken,
         )
         loop.add_reader(self._keeper.fileno(), self._keeper_says)
-        loop.add_reader(engine.event_fd, self._engine_says)
+        self._hearing = False
+        loop.call_later(HELLO_WAIT_S, self._hear)
         self._tell_keeper({"type": "ready"})
         self._beat()
 
@@ -168,6 +170,20 @@ class Service:
         if now >= self._bus_log_at:
             self._bus_log_at = now + SILENT_LOG_S
             self._log.error("bus", reason=reason)
+
+    def _hello(self) -> Hello:
+        self._loop.call_soon(self._hear)
+        return self.control.hello(os.getpid())
+
+    def _hear(self) -> None:
+        """Begin with the data thread's events, which may have waited for us to start.
+
+        After the first Hello, that is: a session that ends between a predecessor's death and
+        our Hello would not be in it, and the dispatcher would think it lost with the worker.
+        """
+        if not self._hearing:
+            self._hearing = True
+            self._loop.add_reader(self._engine.event_fd, self._engine_says)
 
     def _engine_says(self) -> None:
         events = self._engine.events(EVENTS)

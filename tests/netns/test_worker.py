@@ -91,6 +91,11 @@ def status(path: Path) -> dict[str, str]:
     return {name: value.strip() for name, value in pairs}
 
 
+def hellos(keeper: Keeper, count: int) -> None:
+    """Wait until workers have said Hello so many times."""
+    wait_for(lambda: keeper.text.count("worker said Hello") >= count)
+
+
 def up(keeper: Keeper, times: int) -> Keeper:
     """Wait for so many sessions to have come up since the start."""
     wait_for(lambda: keeper.text.count("session up") >= times or keeper.process.poll())
@@ -131,11 +136,11 @@ def test_sessions_outlive_their_worker(pair: Pair, start_keeper: Start) -> None:
         up(keeper, CLIENTS)
         before = routes(pair[1])
         assert len(before) == CLIENTS
-        for _round in range(2):
+        for turn in (2, 3):
             for pid in worker_pids(keeper):
                 kill(pid)
-            wait_for(lambda: len(worker_pids(keeper)) == 2)
-            time.sleep(1.0)
+            hellos(keeper, 2 * turn)
+            assert len(worker_pids(keeper)) == 2
         assert clients.poll() is None
         assert "worker_lost" not in keeper.text
         assert routes(pair[1]) == before
@@ -156,9 +161,7 @@ def test_refused_logins_are_logged_with_their_cause(pair: Pair, start_keeper: St
         ("DOM\\bert", "x", "no such user"),
     ):
         with fleet(pair[0], user, password) as client:
-            client.wait(20)
-            assert client.stdout is not None
-            assert "691" in client.stdout.read()
+            assert client.wait(20) != 0
         assert reason in keeper.text
     line = next(line for line in keeper.text.splitlines() if "login refused" in line)
     assert re.search(r"sid=[0-9a-f]{16} user=anna peer=192\.0\.2\.1 auth=mschapv2", line)
