@@ -29,6 +29,7 @@ SOCKETS: Final = ("bus.sock", "control.sock")
 OURS: Final = (*SOCKETS, "state.json", "lock")
 RUN_MODE: Final = 0o1775
 STATE_LIMIT: Final = 65536
+SIBLING_AGE_S: Final = 60.0
 HOLDER_WAIT: Final = 2.0  # seconds a dying process may take to give its TUN back
 KEEPER_MODULE: Final = b"dispatcher.keeper"
 TCP_LISTEN: Final = "0A"
@@ -390,6 +391,35 @@ class Instance:
             pass  # systemd's RuntimeDirectory, or somebody's own files
         os.close(self._lock_fd)
         self._lock_fd = -1
+
+
+def sweep_siblings(base: str, log: Log) -> None:
+    """Remove run folders of instances that were killed in namespaces long gone.
+
+    Only what has our files and nothing else, is not locked, and whose keeper is dead. A
+    folder younger than a minute may belong to one that is just starting.
+    """
+    for path in Path(base).parent.glob(f"{Path(base).name}-*"):
+        if not path.name.rpartition("-")[2].isdigit():
+            continue
+        try:
+            if set(os.listdir(path)).difference(OURS) or path.stat().st_uid != os.geteuid():
+                continue
+            fd = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(fd).st_mtime < SIBLING_AGE_S:
+                continue
+            for name in OURS:
+                (path / name).unlink(missing_ok=True)
+            path.rmdir()
+            log.info("run folder of a dead instance removed", folder=str(path))
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
 
 
 def tun_holder(name: str) -> int:

@@ -64,6 +64,7 @@ class Opened:
         listener = _listener(settings)
         place = Instance(settings.server.run_dir or rundir.serving_run_dir(), log)
         place.enter(settings.server.user)
+        instance.sweep_siblings(rundir.BASE, log)
         plan = cpus.plan(settings.workers, cpus.available())
         if plan.missing:
             log.warning(

@@ -166,6 +166,23 @@ def test_lock_and_leave(tmp_path: Path) -> None:
     second.leave()
 
 
+def test_folders_of_dead_instances_go(tmp_path: Path) -> None:
+    quiet = log.Log("test", level=log.ERROR)
+    paths = {name: tmp_path / f"pptpcon-{name}" for name in ("1", "2", "3", "4", "play-x")}
+    for path in paths.values():
+        make(path)._make("")
+        (path / "lock").write_text("1 1\n")
+        os.utime(path / "lock", (0, 0))
+    os.utime(paths["2"] / "lock")  # just started
+    (paths["3"] / "else").write_text("")  # holds something that is not ours
+    alive = make(paths["4"])
+    alive.enter("")
+    os.utime(paths["4"] / "lock", (0, 0))
+    instance.sweep_siblings(str(tmp_path / "pptpcon"), quiet)
+    assert {name for name, path in paths.items() if path.exists()} == {"2", "3", "4", "play-x"}
+    alive.leave()
+
+
 def test_other_peoples_folder_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     mode = tmp_path.stat().st_mode

@@ -225,7 +225,7 @@ class Keeper:
         wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
 
-def received(sock: socket.socket, quiet: float = 0.2) -> list[bytes]:
+def received(sock: socket.socket, quiet: float = 0.3) -> list[bytes]:
     """All packets that arrive until nothing came for `quiet` seconds."""
     sock.settimeout(quiet)
     packets = []
