@@ -77,11 +77,6 @@ class Ccp(ControlProtocol):
     def peer_mru(self) -> int:
         return DEFAULT_MRU
 
-    @property
-    def ended(self) -> bool:
-        """The peer spoke last: it is not silence that ended the negotiation."""
-        return self.automaton.left > 0
-
     def _option(self, *strengths: int, stateful: bool = False) -> Option:
         value = 0 if stateful else STATELESS
         for bits in strengths:

@@ -83,6 +83,7 @@ class ControlProtocol:
         self.acked = b""
         self.repeats_until = 0.0
         self.fatal = ""
+        self.gave_up = False  # the peer was silent to all our requests
         self.close_text = b""
         self._reply = Packet(Code.CONFIGURE_ACK, 0, b"")
         self._settings: Any = None
@@ -170,6 +171,7 @@ class ControlProtocol:
         """Retransmit or give up."""
         event = self.automaton.handle_timer(now)
         if event is not None:
+            self.gave_up = event is Event.GAVE_UP and self.state in NEGOTIATING
             self.step(event, now)
 
     def receive(self, payload: bytes, now: float) -> None:

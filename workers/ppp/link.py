@@ -7,7 +7,7 @@ Order after authentication: CCP begins and Admission is asked at once. IPCP wait
 both. A Configure-Request of IPCP that comes earlier is kept and answered then; never is
 it answered by Terminate-Ack, at which RouterOS hangs up. When MPPE is required, IPCP
 waits for CCP to be open; when it is only preferred, for CCP to be settled one way or
-the other, but no longer than two restart intervals.
+the other, but of a peer silent about it no longer than two restart intervals.
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ class Link:
         self._drain(now)
         if _due(self._ccp_at, now):
             self._ccp_at = None
-            self._settled = True
+            if self._ccp.state is State.REQ_SENT:
+                # Half agreed it is worth waiting for the rest: that has its own end.
+                self._settled = True
             self._start_ipcp(now)
             self._drain(now)
         if _due(self._auth_at, now):
@@ -349,7 +351,7 @@ class Link:
                 self.close(cause, self._lcp.fatal, now)
 
     def _why_lcp_failed(self) -> str:
-        if self._lcp.automaton.left > 0:
+        if not self._lcp.gave_up:
             return "the peer rejects LCP"
         tries = self.policy.max_configure
         return f"no agreement after {tries} LCP Configure-Requests without an answer"
@@ -485,8 +487,12 @@ class Link:
 
     def _ccp_gone(self, now: float) -> None:
         if self._ccp.required:
-            why = "the peer does not answer CCP" if not self._ccp.ended else "the peer ended CCP"
+            why = "the peer does not answer CCP" if self._ccp.gave_up else "the peer ended CCP"
             self.close("ccp_failed", f"MPPE required: {why}", now)
+            return
+        if self._ccp.gave_up and (self._ccp.rx_bits or self._ccp.tx_bits):
+            # One half was acknowledged: the peer may be encrypting already.
+            self.close("ccp_failed", "the peer agreed to half of CCP, then fell silent", now)
             return
         self._settled = True
         self._ccp_at = None

@@ -486,6 +486,34 @@ def test_ccp_protocol_rejected(mppe: Literal["require", "prefer"]) -> None:
         assert peer.link.state == "active"
 
 
+@pytest.mark.parametrize("mppe", ["require", "prefer"])
+def test_ccp_ended_on_a_live_link(mppe: Literal["require", "prefer"]) -> None:
+    """Required: the link ends, never is it clear. Preferred: it goes on in the clear."""
+    peer = Peer(replace(BASE, mppe=mppe))
+    peer.all_up()
+    assert peer.tell(packet(0x80FD, 5, 9)) == [packet(0x80FD, 6, 9)]
+    assert peer.had(NetworkDown) == 1
+    peer.wait(4)
+    if mppe == "require":
+        peer.wait(10)
+        assert peer.finished == Finished("ccp_failed", "MPPE required: the peer ended CCP")
+        assert peer.had(NetworkUp) == 1
+        return
+    kinds = [type(a) for a in peer.log if type(a) in (NetworkDown, SetMppe, NetworkUp)]
+    assert kinds == [SetMppe, NetworkUp, NetworkDown, SetMppe, NetworkUp]
+    up = peer.last(NetworkUp)
+    assert isinstance(up, NetworkUp) and up.agreed.mppe_tx_bits == 0 and up.agreed.mtu == 1400
+
+
+@pytest.mark.parametrize("mppe", ["require", "prefer"])
+def test_ccp_half_agreed_then_silent(mppe: Literal["require", "prefer"]) -> None:
+    """The peer may take CCP for open: going on in the clear would lose all its data."""
+    peer = ready(replace(BASE, mppe=mppe))
+    peer.tell(packet(0x80FD, 1, 4, MPPE128))
+    peer.wait(60)
+    assert peer.finished.cause == "ccp_failed" and not peer.had(NetworkUp)
+
+
 def test_prefer_does_not_wait_for_ever() -> None:
     peer = ready(replace(BASE, mppe="prefer"))
     assert not any(f[:2] == h("8021") for f in peer.wait(5.9))
