@@ -152,17 +152,17 @@ prepare() {
     fi
     sources=$(digest "$root/setup.py" "$root"/fastpath/*.pyx "$root"/fastpath/*.pxd \
         "$root"/fastpath/*.h)
-    if ! stamped build "$sources" || ! compgen -G "$root/fastpath/layout.*.so" >/dev/null; then
-        say "compiling fastpath"
-        quietly "the compilation" compile || return
-        stamp build "$sources"
-    fi
     [ "$purpose" = run ] || what=".[$purpose]"
     if ! stamped "$purpose" "$wanted" || [ ! -x "$venv/bin/pptpcon" ]; then
-        say "installing pptpcon and its dependencies in .venv"
+        say "compiling fastpath, installing pptpcon and its dependencies in .venv"
         quietly "pip install" pip_checkout "$what" || return
         stamp run "$wanted"
         stamp "$purpose" "$wanted"
+        stamp build "$sources"
+    elif ! stamped build "$sources" || ! compgen -G "$root/fastpath/layout.*.so" >/dev/null; then
+        say "compiling fastpath"
+        quietly "the compilation" compile || return
+        stamp build "$sources"
     fi
     exec {lock}<&-
 }

@@ -68,9 +68,7 @@ class Log:
                 "role": self.role,
                 "event": event,
             }
-            record.update(
-                {k: text(v) if isinstance(v, bytes) else v for k, v in fields.items()}
-            )
+            record.update({k: text(v) if isinstance(v, bytes) else v for k, v in fields.items()})
             line = json.dumps(record)
         else:
             tail = "".join(f" {key}={text(value)}" for key, value in fields.items())
