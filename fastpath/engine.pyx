@@ -30,8 +30,9 @@ from fastpath.ring cimport (
     entry, fence_release, ring, ring_close, ring_drop, ring_open, ring_peek,
     ring_push, ring_sleep, ring_wake_owed, store_release)
 from fastpath.tables cimport (
-    NOBODY, session, tables, tables_add, tables_add_inner, tables_by_inner, tables_close,
-    tables_open, tables_remove, tables_remove_inner)
+    NOBODY, session, tables, tables_add, tables_add_inner, tables_add_six, tables_by_inner,
+    tables_by_six, tables_close, tables_open, tables_remove, tables_remove_inner,
+    tables_remove_six)
 from fastpath.tun cimport (
     SEGMENTS_NOT_IP, SEGMENTS_OK, SEGMENTS_TOO_BIG, VNET_SIZE, clamp_mss, iovec, segmenter,
     segments_begin, segments_next, writer, writer_begin, writer_end, writer_put)
@@ -176,6 +177,8 @@ cdef enum:
     OP_UP = 4
     OP_DOWN = 5
     OP_REMOVE = 6
+    OP_UP6 = 7
+    OP_DOWN6 = 8
     EV_FRAME = 1
     EV_INSTALLED = 2
     EV_REMOVED = 3
@@ -200,6 +203,7 @@ cdef enum:
     READY_TUN = 2
     # protocols (RFC 1661 section 2 and the assigned numbers)
     PPP_IP = 0x0021
+    PPP_IPV6 = 0x0057
     PPP_COMP = 0x00FD
     PPP_CCP = 0x80FD
     PPP_LCP = 0xC021
@@ -420,6 +424,12 @@ cdef class Engine:
     def down(self, uint32_t index, uint32_t generation):
         return self._push(OP_DOWN, index, generation, NULL, 0)
 
+    def up6(self, uint32_t index, uint32_t generation):
+        return self._push(OP_UP6, index, generation, NULL, 0)
+
+    def down6(self, uint32_t index, uint32_t generation):
+        return self._push(OP_DOWN6, index, generation, NULL, 0)
+
     def remove(self, uint32_t index, uint32_t generation):
         return self._push(OP_REMOVE, index, generation, NULL, 0)
 
@@ -480,6 +490,7 @@ cdef class Engine:
             s.discard = s.rx_stream != NULL
             s.tx_flush = s.tx_stream != NULL
             self._link_up(s)
+            self._six_up(s)
             self._event(EV_RESUMED, s, NULL, 0)
         self.count[C_QUEUED] = 0
 
@@ -549,6 +560,13 @@ cdef class Engine:
                     tables_remove_inner(&self.t, s)
                     s.state = DATA_INSTALLED
                     s.r.data_state = DATA_INSTALLED
+            elif e.kind == OP_UP6:
+                if s != NULL and s.r.c_generation == s.generation:
+                    self._six_down(s)
+                    self._six_up(s)
+            elif e.kind == OP_DOWN6:
+                if s != NULL:
+                    self._six_down(s)
             elif e.kind == OP_REMOVE:
                 self._flush()
                 if s != NULL:
@@ -632,8 +650,21 @@ cdef class Engine:
         self._commit_rx(s)
         r.data_state = DATA_UP
 
+    cdef void _six_up(self, session *s) noexcept nogil:
+        """IPv6 flows too; the link must be up for IPv4 or come up later all the same."""
+        if s.r.six:
+            memcpy(&s.iid, s.r.iid, 8)
+            s.six = True
+            tables_add_six(&self.t, s)
+
+    cdef void _six_down(self, session *s) noexcept nogil:
+        if s.six:
+            tables_remove_six(&self.t, s)
+            s.six = False
+
     cdef void _remove(self, session *s) noexcept nogil:
         cdef uint32_t i
+        self._six_down(s)
         if s.state == DATA_UP:
             tables_remove_inner(&self.t, s)
         tables_remove(&self.t, s)
@@ -1007,7 +1038,7 @@ cdef class Engine:
             return
         if protocol == PPP_COMP:
             self._open_mppe(item, job, p, n)
-        elif protocol == PPP_IP:
+        elif protocol == PPP_IP or (protocol == PPP_IPV6 and s.six):
             if s.state != DATA_UP:
                 self._drop(s, D_RX_NOT_UP)
             elif s.mppe_rx_bits:
@@ -1071,7 +1102,7 @@ cdef class Engine:
             if steps:
                 s.work -= <int32_t>steps
                 self.count[C_MPPE_REKEYS] += steps
-            for i in range(steps + 1):
+            for _ in range(steps + 1):
                 next_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
             job.stream = NULL
             job.key_size = key_size(s.mppe_rx_bits)
@@ -1179,32 +1210,48 @@ cdef class Engine:
                 protocol = be16(p) if n >= 2 else 0
                 p += 2
                 n = n - 2 if n >= 2 else 0
-            if protocol != PPP_IP:
-                if 0x21 <= protocol <= 0xFA and protocol & 1 and protocol in (0x57, 0x2B, 0x2D, 0x2F, 0x3F):
+            if protocol != PPP_IP and not (protocol == PPP_IPV6 and s.six):
+                if protocol in (0x57, 0x2B, 0x2D, 0x2F, 0x3F):
                     s.desync = 0
                     self._drop(s, D_RX_PROTOCOL)
                     return
                 self._desync(s)
                 return
-            if n < 20 or (p[0] >> 4) != 4:
+            if n < 20 or (p[0] >> 4) != (4 if protocol == PPP_IP else 6):
                 self._desync(s)
                 return
             s.desync = 0
-        if n < 20 or (p[0] >> 4) != 4:
+        if n < 20:
             self._drop(s, D_RX_MALFORMED)
             return
-        total = be16(p + 2)
-        if total < 20 or total > n or (p[0] & 15) < 5 or <uint32_t>((p[0] & 15) * 4) > total:
-            self._drop(s, D_RX_MALFORMED)
-            return
-        if self.role == ROLE_SERVER:
-            memcpy(&source, p + 12, 4)
-            if source != s.inner:
+        if (p[0] >> 4) == 6 and s.six:
+            total = 40 + be16(p + 4)
+            if n < 40 or total > n:
+                self._drop(s, D_RX_MALFORMED)
+                return
+            if self.role == ROLE_SERVER and not self._own_six(s, p + 8):
                 self._drop(s, D_RX_SPOOFED)
                 return
-        if self.mss_clamp and p[9] == 6 and clamp_mss(p, total, s.mtu):
+        else:
+            total = be16(p + 2)
+            if ((p[0] >> 4) != 4 or total < 20 or total > n or (p[0] & 15) < 5
+                    or <uint32_t>((p[0] & 15) * 4) > total):
+                self._drop(s, D_RX_MALFORMED)
+                return
+            memcpy(&source, p + 12, 4)
+            if self.role == ROLE_SERVER and source != s.inner:
+                self._drop(s, D_RX_SPOOFED)
+                return
+        if self.mss_clamp and clamp_mss(p, total, s.mtu):
             self.count[C_MSS_CLAMPED] += 1
         writer_put(w, s.r, p, total)
+
+    cdef bint _own_six(self, session *s, const uint8_t *source) noexcept nogil:
+        """The link-local address of the identifier that IPv6CP agreed on (RFC 5072 5)."""
+        cdef uint64_t iid
+        memcpy(&iid, source + 8, 8)
+        return be16(source) == 0xFE80 and be16(source + 2) == 0 and be16(source + 4) == 0 and (
+            be16(source + 6) == 0 and iid == s.iid)
 
     cdef void _desync(self, session *s) noexcept nogil:
         self._drop(s, D_RX_MPPE_DESYNC)
@@ -1263,12 +1310,13 @@ cdef class Engine:
         """PPP header before the inner packet that lies at p in the next slot."""
         cdef out_item *o = &self.out[self.n_out]
         cdef uint8_t *q = p
+        cdef uint32_t protocol = PPP_IPV6 if (p[0] >> 4) == 6 else PPP_IP
         self.n_out += 1
         o.s = s
         o.inner = n
         o.ack_only = 0
         if s.mppe_tx_bits:
-            put16(q - 2, PPP_IP)
+            put16(q - 2, protocol)
             o.secret = q - 2
             o.secret_size = n + 2
             q -= 4                     # room for the coherency count, set when flushed
@@ -1282,10 +1330,10 @@ cdef class Engine:
             o.secret = NULL
             if s.framing & 2:
                 q -= 1
-                q[0] = PPP_IP
+                q[0] = <uint8_t>protocol
             else:
                 q -= 2
-                put16(q, PPP_IP)
+                put16(q, protocol)
         if not s.framing & 1:
             q -= 2
             put16(q, 0xFF03)
@@ -1377,6 +1425,7 @@ cdef class Engine:
         cdef session *s
         cdef uint8_t *ip
         cdef uint8_t *p
+        cdef uint64_t iid
         cdef int code
         while reads < self.batch:
             n = read(self.tun_fd, self.tun_data, TUN_READ)
@@ -1388,10 +1437,17 @@ cdef class Engine:
                 self.count[D_TX_MALFORMED] += 1
                 continue
             ip = self.tun_data + VNET_SIZE
-            memcpy(&address, ip + (12 if self.role == ROLE_CLIENT else 16), 4)
             s = NULL
             if (ip[0] >> 4) == 4:
+                memcpy(&address, ip + (12 if self.role == ROLE_CLIENT else 16), 4)
                 s = tables_by_inner(&self.t, address)
+            elif (ip[0] >> 4) == 6 and n >= VNET_SIZE + 40:
+                p = ip + (8 if self.role == ROLE_CLIENT else 24)
+                if be16(p) == 0xFE80:
+                    memcpy(&iid, p + 8, 8)
+                    s = tables_by_six(&self.t, iid)
+                    if s != NULL and s.state != DATA_UP:
+                        s = NULL
             if s != NULL:
                 self.page.poison_sid = s.r.sid
             code = segments_begin(&g, self.tun_data, <uint32_t>n, s.mtu if s != NULL else 1500)
@@ -1415,7 +1471,7 @@ cdef class Engine:
                 size = segments_next(&g, p)
                 if size == 0:
                     break
-                if self.mss_clamp and p[9] == 6 and clamp_mss(p, size, s.mtu):
+                if self.mss_clamp and clamp_mss(p, size, s.mtu):
                     self.count[C_MSS_CLAMPED] += 1
                 self._data_out(s, p, size)
         self.count[C_TUN_RX_READS] += reads
@@ -1430,7 +1486,7 @@ cdef class Engine:
         """ICMP fragmentation needed (RFC 1191), back into the TUN, some a second."""
         cdef uint8_t p[128]
         cdef uint32_t quoted = (ip[0] & 15) * 4 + 8
-        if self.icmp_left <= 0 or self.tun_address == 0:
+        if self.icmp_left <= 0 or self.tun_address == 0 or (ip[0] >> 4) != 4:
             return
         self.icmp_left -= 1
         if quoted > n:
@@ -1457,7 +1513,6 @@ cdef class Engine:
 
     cdef void _timers(self) noexcept nogil:
         cdef session *s
-        cdef uint8_t *p
         cdef uint32_t part, end
         while self.ack_first != NOBODY:
             s = &self.t.all[self.ack_first]
@@ -1545,7 +1600,6 @@ cdef class Engine:
     cdef void _loop(self) noexcept nogil:
         cdef int ready = READY_GRE | READY_TUN, woken = 0
         cdef uint64_t until
-        cdef bint more
         if self.cpu >= 0:
             pin_to(self.cpu)
         self.page.cpu = <uint32_t>(self.cpu + 1)

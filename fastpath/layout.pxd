@@ -39,7 +39,7 @@ cdef enum:
     D_RX_MPPE_COHERENCY        # * late, A or D bit wrong, distance too great
     D_RX_MPPE_DESYNC           # * decrypts to no known protocol
     D_RX_NOT_UP                # * data before the session is up
-    D_RX_PROTOCOL              # * no IPv4
+    D_RX_PROTOCOL              # * a network protocol nobody agreed on
     D_RX_SPOOFED               # * inner source is not the session's
     D_RX_TUN_FULL              # * write failed
     D_RX_RING_FULL             # * control thread does not keep up
@@ -148,7 +148,10 @@ cdef struct record:
     uint64_t up_ns
     uint64_t blob_turn         # selects the copy: the blob at blob_turn & 1 is newest
     uint8_t name[64]           # user, UTF-8, cut; the blob has it whole
-    uint8_t c_reserved[64]
+    uint8_t iid[8]             # IPv6CP: the subscriber's interface identifier
+    uint8_t our_iid[8]
+    uint8_t six                # IPv6CP is open
+    uint8_t c_reserved[47]
     # T: written by the worker's data thread
     uint32_t t_generation
     uint8_t data_state

@@ -76,6 +76,8 @@ class Session(NamedTuple):
     rx_seq: int
     tx_count: int
     rx_count: int
+    iid: bytes
+    our_iid: bytes
 
 class Worker(NamedTuple):
     pid: int
@@ -184,6 +186,7 @@ class Table:
         echo_interval_s: int,
         echo_failures: int,
     ) -> None: ...
+    def set_six(self, index: int, iid: bytes, our_iid: bytes) -> None: ...
     def write_blob(self, index: int, data: bytes) -> None: ...
     def control_count(self, worker: int, slot: int, n: int = 1) -> None: ...
     def control_beat(self, worker: int, tid: int = 0) -> None: ...

@@ -93,6 +93,8 @@ class Session(NamedTuple):
     rx_seq: int
     tx_count: int
     rx_count: int
+    iid: bytes
+    our_iid: bytes
 
 
 class Worker(NamedTuple):
@@ -276,7 +278,8 @@ cdef class Table:
             r.tx_packets if t else 0, r.tx_bytes if t else 0,
             r.drops if t else 0, r.gre_rx_packets if t else 0, r.last_rx_ns if t else 0,
             tx.seq if t else 0, rx.seq if t else 0,
-            tx.count if t else 0, rx.count if t else 0)
+            tx.count if t else 0, rx.count if t else 0,
+            <bytes>r.iid[:8] if c and r.six else b"", <bytes>r.our_iid[:8] if c and r.six else b"")
 
     def sessions(self):
         """Snapshots of all records in use."""
@@ -465,6 +468,9 @@ cdef class Table:
         r.echo_failures = 0
         r.address = r.local = r.magic = r.peer_magic = 0
         r.up_ns = 0
+        r.six = 0
+        memset(r.iid, 0, 8)
+        memset(r.our_iid, 0, 8)
         r.blob_turn = 0
         memset(r.name, 0, 64)
         r.state = LINK_STARTING
@@ -498,6 +504,18 @@ cdef class Table:
         r.echo_interval_s = echo_interval_s
         r.echo_failures = echo_failures
         r.up_ns = time.monotonic_ns()
+
+    def set_six(self, uint32_t index, bytes iid not None, bytes our_iid not None):
+        """IPv6CP agreed on these identifiers (8 octets each); b"" twice: it went down.
+        Then Engine.up6() or Engine.down6()."""
+        cdef record *r = self._checked(index)
+        if len(iid) not in (0, 8) or len(our_iid) != len(iid):
+            raise LayoutError("an interface identifier has 8 octets")
+        r.six = 0
+        if iid:
+            memcpy(r.iid, <const uint8_t *><const char *>iid, 8)
+            memcpy(r.our_iid, <const uint8_t *><const char *>our_iid, 8)
+            r.six = 1
 
     def write_blob(self, uint32_t index, bytes data):
         """Store `data` (at most BLOB_MAX octets) in the older copy, then make it the newer."""

@@ -7,7 +7,7 @@ octets: one stream 1900 ns, two in C 1400, six 950; OpenSSL's assembler 1500.) T
 twin is workers/ppp/mppe_twin.py.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastpath.wire cimport be32, put32
@@ -75,7 +75,8 @@ cdef void sha1_portable(uint32_t *state, const uint8_t *data, unsigned blocks) n
         blocks -= 1
 
 
-cdef void sha1_by_instruction(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil:
+cdef void sha1_by_instruction(uint32_t *state, const uint8_t *data,
+                              unsigned blocks) noexcept nogil:
     sha1_ni_blocks(state, data, blocks)
 
 
@@ -338,7 +339,7 @@ def measure(uint32_t size, uint32_t sessions, uint32_t packets=60, uint32_t roun
     cdef crypt_job jobs[256]
     cdef uint8_t keys[256][16]
     cdef uint8_t start[16]
-    cdef uint32_t i, k, n
+    cdef uint32_t i, n
     cdef double began
     if not (1 <= packets <= 256 and 1 <= sessions <= packets and size <= 2048):
         raise ValueError("packets 1 to 256, sessions 1 to packets, size up to 2048")
@@ -347,7 +348,7 @@ def measure(uint32_t size, uint32_t sessions, uint32_t packets=60, uint32_t roun
     memset(keys, 1, sizeof(keys))
     memset(start, 2, 16)
     found = []
-    for k in range(rounds):
+    for _ in range(rounds):
         began = cpu_ns()
         with nogil:
             for i in range(packets):

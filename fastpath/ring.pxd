@@ -103,5 +103,3 @@ cdef inline bint ring_sleep(ring *r) noexcept nogil:
         store_release(&r.asleep, 0)
         return False
     return True
-
-

@@ -2,7 +2,8 @@
 """The data thread's private sessions and its two indexes, rebuilt from the records.
 
 Outer key: (call ID, peer address, our address), a chain for each call ID, since two
-peers may only share one when all are taken. Inner key: the subscriber's address.
+peers may only share one when all are taken. Inner keys: the subscriber's IPv4 address, and
+the interface identifier of its IPv6 link-local address.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -71,14 +72,18 @@ cdef struct session:
     uint32_t echo_missed
     uint8_t echo_id
     bint echo_lost
+    bint six                   # IPv6CP is open
+    uint64_t iid               # the subscriber's interface identifier, octets as they stand
     int32_t next_call
     int32_t next_inner
+    int32_t next_six
 
 cdef struct tables:
     session *all
     uint32_t capacity
     uint32_t inner_mask
     int32_t *by_inner
+    int32_t *by_six            # by interface identifier
     int32_t by_call[65536]
     uint32_t top               # indexes in use lie below
 
@@ -88,10 +93,12 @@ cdef void tables_add(tables *t, session *s) noexcept nogil
 cdef void tables_remove(tables *t, session *s) noexcept nogil
 cdef void tables_add_inner(tables *t, session *s) noexcept nogil
 cdef void tables_remove_inner(tables *t, session *s) noexcept nogil
+cdef void tables_add_six(tables *t, session *s) noexcept nogil
+cdef void tables_remove_six(tables *t, session *s) noexcept nogil
 
 
-cdef inline uint32_t _spread(tables *t, uint32_t address) noexcept nogil:
-    return <uint32_t>((<uint64_t>address * 0x9E3779B97F4A7C15ULL) >> 40) & t.inner_mask
+cdef inline uint32_t _spread(tables *t, uint64_t address) noexcept nogil:
+    return <uint32_t>((address * 0x9E3779B97F4A7C15ULL) >> 40) & t.inner_mask
 
 
 cdef inline session *tables_by_inner(tables *t, uint32_t address) noexcept nogil:
@@ -100,4 +107,13 @@ cdef inline session *tables_by_inner(tables *t, uint32_t address) noexcept nogil
         if t.all[i].inner == address:
             return &t.all[i]
         i = t.all[i].next_inner
+    return NULL
+
+
+cdef inline session *tables_by_six(tables *t, uint64_t iid) noexcept nogil:
+    cdef int32_t i = t.by_six[_spread(t, iid)]
+    while i != NOBODY:
+        if t.all[i].iid == iid:
+            return &t.all[i]
+        i = t.all[i].next_six
     return NULL

@@ -16,8 +16,10 @@ cdef bint tables_open(tables *t, uint32_t capacity) noexcept nogil:
     t.top = 0
     t.all = <session *>calloc(capacity, sizeof(session))
     t.by_inner = <int32_t *>malloc(size * sizeof(int32_t))
-    if t.all == NULL or t.by_inner == NULL:
+    t.by_six = <int32_t *>malloc(size * sizeof(int32_t))
+    if t.all == NULL or t.by_inner == NULL or t.by_six == NULL:
         return False
+    memset(t.by_six, 0xFF, size * sizeof(int32_t))
     memset(t.by_inner, 0xFF, size * sizeof(int32_t))
     memset(t.by_call, 0xFF, sizeof(t.by_call))
     return True
@@ -32,8 +34,10 @@ cdef void tables_close(tables *t) noexcept nogil:
             free(t.all[i].tx_stream)
     free(t.all)
     free(t.by_inner)
+    free(t.by_six)
     t.all = NULL
     t.by_inner = NULL
+    t.by_six = NULL
 
 
 cdef void tables_add(tables *t, session *s) noexcept nogil:
@@ -66,3 +70,18 @@ cdef void tables_remove_inner(tables *t, session *s) noexcept nogil:
             at[0] = s.next_inner
             return
         at = &t.all[at[0]].next_inner
+
+
+cdef void tables_add_six(tables *t, session *s) noexcept nogil:
+    cdef uint32_t at = _spread(t, s.iid)
+    s.next_six = t.by_six[at]
+    t.by_six[at] = <int32_t>s.index
+
+
+cdef void tables_remove_six(tables *t, session *s) noexcept nogil:
+    cdef int32_t *at = &t.by_six[_spread(t, s.iid)]
+    while at[0] != NOBODY:
+        if at[0] == <int32_t>s.index:
+            at[0] = s.next_six
+            return
+        at = &t.all[at[0]].next_six

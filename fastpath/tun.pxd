@@ -2,7 +2,7 @@
 """The TUN's super-packets: segmentation of what is read, coalescing of what is written.
 
 A packet on the device has a virtio_net_hdr of 10 octets before it (Linux, uapi
-virtio_net.h, fields in host order). Only IPv4 is known here.
+virtio_net.h, fields in host order). IPv6 is segmented, but not coalesced.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -19,6 +19,7 @@ cdef enum:
     VNET_NEEDS_CSUM = 1
     GSO_NONE = 0
     GSO_TCPV4 = 1
+    GSO_TCPV6 = 4
     GSO_UDP_L4 = 5
     GSO_ECN = 0x80
     SEGMENTS_OK = 0
@@ -46,6 +47,7 @@ cdef struct segmenter:
     uint32_t count             # segments there will be
     uint32_t index
     uint8_t protocol
+    bint six
     bint whole                 # one packet, as it is
     bint fragments
 

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """Segmentation and coalescing for the TUN device: see tun.pxd."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from fastpath.layout cimport record
@@ -24,7 +24,9 @@ cdef enum:
 
 
 cdef inline uint32_t pseudo(const uint8_t *ip, uint32_t protocol, uint32_t size) noexcept nogil:
-    """Sum of the pseudo header of TCP and UDP (RFC 793 section 3.1)."""
+    """Sum of the pseudo header of TCP and UDP (RFC 793 section 3.1, RFC 8200 8.1)."""
+    if (ip[0] >> 4) == 6:
+        return sum16(ip + 8, 32) + protocol + size
     return sum16(ip + 12, 8) + protocol + size
 
 
@@ -43,22 +45,30 @@ cdef int segments_begin(segmenter *g, uint8_t *data, uint32_t n, uint32_t mtu) n
         return SEGMENTS_MALFORMED
     memcpy(&v, data, VNET_SIZE)
     n -= VNET_SIZE
-    if (ip[0] >> 4) != 4:
+    g.six = (ip[0] >> 4) == 6
+    if g.six:
+        if n < 40:
+            return SEGMENTS_MALFORMED
+        g.ip_size = 40
+        total = 40 + be16(ip + 4)
+        g.protocol = ip[6]
+    elif (ip[0] >> 4) == 4:
+        g.ip_size = (ip[0] & 15) * 4
+        total = be16(ip + 2)
+        g.protocol = ip[9]
+    else:
         return SEGMENTS_NOT_IP
-    g.ip_size = (ip[0] & 15) * 4
-    total = be16(ip + 2)
     if g.ip_size < 20 or g.ip_size > n or total < g.ip_size or total > n:
         return SEGMENTS_MALFORMED
     g.packet = ip
     g.size = total
-    g.protocol = ip[9]
     g.at = 0
     g.index = 0
     g.whole = False
     g.fragments = False
     kind = v.gso_type & <uint8_t>~GSO_ECN
     if kind != GSO_NONE:
-        if kind == GSO_TCPV4 and g.protocol == TCP:
+        if kind == (GSO_TCPV6 if g.six else GSO_TCPV4) and g.protocol == TCP:
             if total < g.ip_size + 20:
                 return SEGMENTS_MALFORMED
             head = (ip[g.ip_size + 12] >> 4) * 4
@@ -92,7 +102,7 @@ cdef int segments_begin(segmenter *g, uint8_t *data, uint32_t n, uint32_t mtu) n
     if total <= mtu:
         g.whole = True
         return SEGMENTS_OK
-    if be16(ip + 6) & DF:
+    if g.six or be16(ip + 6) & DF:
         return SEGMENTS_TOO_BIG
     g.fragments = True
     g.head_size = g.ip_size
@@ -118,13 +128,14 @@ cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
     size = g.head_size + part
     memcpy(out, g.packet, g.head_size)
     memcpy(out + g.head_size, g.packet + g.head_size + g.at, part)
-    put16(out + 2, size)
+    put16(out + (4 if g.six else 2), size - 40 if g.six else size)
     if g.fragments:
         offset = be16(g.packet + 6)
         put16(out + 6, (offset & 0xE000) | ((offset & 0x1FFF) + g.at // 8)
               | (0x2000 if part < left else 0))
     else:
-        put16(out + 4, be16(g.packet + 4) + g.index)
+        if not g.six:
+            put16(out + 4, be16(g.packet + 4) + g.index)
         l4 = out + g.ip_size
         if g.protocol == TCP:
             put32(l4 + 4, be32(l4 + 4) + g.at)
@@ -139,23 +150,30 @@ cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
             put16(l4 + 6, 0)
             offset = checksum(l4, size - g.ip_size, pseudo(out, UDP, size - g.ip_size))
             put16(l4 + 6, offset if offset else 0xFFFF)
-    ip_checksum(out, g.ip_size)
+    if not g.six:
+        ip_checksum(out, g.ip_size)
     g.at += part
     g.index += 1
     return size
 
 
 cdef bint clamp_mss(uint8_t *ip, uint32_t n, uint32_t mtu) noexcept nogil:
-    """Lower the MSS option of a SYN to mtu - 40 (RFC 6691); True if it was changed."""
-    cdef uint32_t ip_size = (ip[0] & 15) * 4
+    """Lower the MSS option of a SYN to the MTU less both headers (RFC 6691); True if it was
+    changed."""
+    cdef bint six = (ip[0] >> 4) == 6
+    cdef uint32_t ip_size = 40 if six else (ip[0] & 15) * 4
     cdef uint8_t *tcp = ip + ip_size
     cdef uint32_t head, at, size, was, limit
-    if ip[9] != TCP or be16(ip + 6) & 0x1FFF or n < ip_size + 20 or not tcp[13] & SYN:
+    if n < ip_size + 20 or (ip[6] if six else ip[9]) != TCP or not tcp[13] & SYN:
+        return False
+    if not six and be16(ip + 6) & 0x1FFF:
         return False
     head = (tcp[12] >> 4) * 4
-    if head < 20 or n < ip_size + head or mtu < 80:
+    if head < 20 or n < ip_size + head or mtu < 120:
         return False
-    limit = mtu - 40
+    limit = mtu - ip_size - 20
+    if not six:
+        limit = mtu - 40
     at = 20
     while at + 1 < head:
         if tcp[at] == 0:
@@ -240,7 +258,7 @@ cdef void _flush(writer *w, flow *f) noexcept nogil:
 
 
 cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
-    """Take one valid IPv4 packet of n octets; it must stay in place until writer_end."""
+    """Take one valid IP packet of n octets; it must stay in place until writer_end."""
     cdef flow *f
     cdef flow *found = NULL
     cdef uint8_t *tcp = ip + 20

@@ -462,3 +462,52 @@ def test_stateful_successor_begins_anew() -> None:
         ours.reset_request()
         q.send(b"\x00\xfd" + ours.encrypt(b"\x00\x21" + packet))
         assert q.from_tun()[1] == packet
+
+
+def ipv6(source: bytes, target: bytes, payload: bytes, protocol: int = 17) -> bytes:
+    return struct.pack(">IHBB", 0x60000000, len(payload), protocol, 64) + source + target + payload
+
+
+def test_ipv6_link_local_both_ways() -> None:
+    own = b"\xfe\x80" + bytes(6) + bytes(range(8))
+    host = b"\xfe\x80" + bytes(13) + b"\x01"
+    with running() as p:
+        p.install()
+        p.up(bits=128, rx=RX, tx=TX)
+        ours, theirs = Cipher(RX), Cipher(TX)
+        out = ipv6(own, host, b"12345678")
+        p.send(ours.seal(out, b"\x00\x57"))
+        p.wait_count("drop_rx_protocol", 1)
+        p.to_tun(ipv6(host, own, b"x" * 8))
+        p.wait_count("drop_tx_no_session", 1)
+        p.table.set_six(p.index, own[8:], host[8:])
+        assert p.engine.up6(p.index, p.generation)
+        time.sleep(0.05)
+        p.send(ours.seal(out, b"\x57"))
+        assert p.from_tun() == ((0,) * 6, out)
+        p.send(ours.seal(ipv6(host, own, b"spoofed!"), b"\x57"))
+        p.wait_count("drop_rx_spoofed", 1)
+        back = ipv6(host, own, b"x" * 8)
+        p.to_tun(back)
+        frame = p.data()
+        theirs.step()
+        plain = mppe.crypt_batch([frame[6:]], [theirs.key])[0]
+        assert plain == b"\x00\x57" + back
+        # A large segment from the LAN is cut to the session's MTU.
+        data = os.urandom(3000)
+        head = struct.pack(">HHIIBBHHH", 1, 2, 9, 1, 0x50, 0x10, 500, 0, 0)
+        p.to_tun(ipv6(host, own, head + data, 6), (1, 4, 60, 1340, 40, 16))
+        got = b""
+        while len(got) < len(data):
+            frame = p.data()
+            theirs.step()
+            packet = mppe.crypt_batch([frame[6:]], [theirs.key])[0][2:]
+            assert len(packet) <= 1400
+            pseudo = packet[8:40] + struct.pack(">IHBB", len(packet) - 40, 0, 0, 6)
+            assert ip_sum(pseudo + packet[40:]) == 0
+            got += packet[60:]
+        assert got == data
+        assert p.engine.down6(p.index, p.generation)
+        time.sleep(0.05)
+        p.send(ours.seal(out, b"\x57"))
+        p.wait_count("drop_rx_protocol", 2)
