@@ -232,11 +232,13 @@ class Link:
 
     def close(self, cause: str, reason: str, now: float) -> None:
         """End it properly: Terminate-Request, then Finished at the Ack or after time."""
+        self._close(cause, reason, reason, now)
+
+    def _close(self, cause: str, reason: str, text: str, now: float) -> None:
+        """`reason` is for the log, `text` for the peer."""
         if self._phase >= Phase.ENDING:
             return
         self._ending(cause, reason)
-        # What was wrong with the credentials is for the log, not for who tries passwords.
-        text = "Authentication failed" if cause == "auth_failed" else reason
         quiet = self._lcp.state in (State.INITIAL, State.CLOSED, State.STOPPED)
         if not quiet:
             self._lcp.close(text, now)
@@ -413,7 +415,8 @@ class Link:
             case Passed():
                 self._passed(item.keys, now)
             case Failed():
-                self.close("auth_failed", item.reason, now)
+                # What was wrong is for the log, not for who tries passwords.
+                self._close("auth_failed", item.reason, "Authentication failed", now)
             case Note():
                 self._actions.append(item)
 
