@@ -107,28 +107,32 @@ digest() { { "$venv/bin/python" -VV; printf '%s\n' "$root"; cat -- "$@"; } | sha
 stamped() { [ "$(cat "$venv/stamp-$1" 2>/dev/null)" = "$2" ]; }
 stamp() { printf '%s\n' "$2" >"$venv/stamp-$1"; }
 
-build_requirements() {
+# requirements WORDS...: the list at that place in pyproject.toml
+requirements() {
     "$venv/bin/python" -I -c '
 import sys, tomllib
 with open(sys.argv[1], "rb") as f:
-    print(*tomllib.load(f)["build-system"]["requires"], sep="\n")
-' "$root/pyproject.toml"
+    found = tomllib.load(f)
+for word in sys.argv[2:]:
+    found = found[word]
+print(*found, sep="\n")
+' "$root/pyproject.toml" "$@"
 }
 
-# The pip of Debian's ensurepip warns of itself and resolves slowly: one step for all tools.
-pip_tools() {
-    local tools
-    mapfile -t tools < <(build_requirements)
-    "$venv/bin/python" -m pip install -q --upgrade pip "${tools[@]}"
+# pip_list WORDS...: install that list
+pip_list() {
+    local found
+    mapfile -t found < <(requirements "$@")
+    "$venv/bin/python" -m pip install -q --upgrade pip "${found[@]}"
 }
 
-# In the checkout, so that its name may hold anything (brackets would be extras to pip).
-pip_checkout() (cd "$root" && "$venv/bin/python" -m pip install -q --no-build-isolation -e "$1")
+# From inside the checkout, so that its name may hold anything (brackets would be extras).
+pip_checkout() (cd "$root" && "$venv/bin/python" -m pip install -q --no-build-isolation -e .)
 compile() (cd "$root" && "$venv/bin/python" setup.py -q build_ext --inplace)
 
 # prepare run|test: the environment, with what this purpose needs, and the compiled modules.
 prepare() {
-    local purpose=$1 what=. python wanted sources
+    local purpose=$1 python wanted sources
     # one at a time for a checkout: the folder itself is the lock
     exec {lock}<"$root"
     flock "$lock"
@@ -147,22 +151,25 @@ prepare() {
     wanted=$(digest "$root/pyproject.toml")
     if ! stamped tools "$wanted"; then
         say "installing the build tools in .venv"
-        quietly "pip install" pip_tools || return
+        quietly "pip install" pip_list build-system requires || return
         stamp tools "$wanted"
     fi
     sources=$(digest "$root/setup.py" "$root"/fastpath/*.pyx "$root"/fastpath/*.pxd \
         "$root"/fastpath/*.h)
-    [ "$purpose" = run ] || what=".[$purpose]"
-    if ! stamped "$purpose" "$wanted" || [ ! -x "$venv/bin/pptpcon" ]; then
-        say "compiling fastpath, installing pptpcon and its dependencies in .venv"
-        quietly "pip install" pip_checkout "$what" || return
+    if ! stamped run "$wanted" || [ ! -x "$venv/bin/pptpcon" ]; then
+        say "compiling fastpath, installing pptpcon and what it needs in .venv"
+        quietly "pip install" pip_checkout || return
         stamp run "$wanted"
-        stamp "$purpose" "$wanted"
         stamp build "$sources"
     elif ! stamped build "$sources" || ! compgen -G "$root/fastpath/layout.*.so" >/dev/null; then
         say "compiling fastpath"
         quietly "the compilation" compile || return
         stamp build "$sources"
+    fi
+    if [ "$purpose" = test ] && ! stamped test "$wanted"; then
+        say "installing the tools of the tests in .venv"
+        quietly "pip install" pip_list project optional-dependencies test || return
+        stamp test "$wanted"
     fi
     exec {lock}<&-
 }
