@@ -1076,7 +1076,7 @@ cdef class Engine:
                          uint32_t n) noexcept nogil:
         """The coherency count of a stateless packet (RFC 3078 section 3.1, trap 4.17)."""
         cdef session *s = item.s
-        cdef uint32_t bits, steps, i
+        cdef uint32_t bits, steps
         if s.state != DATA_UP:
             self._drop(s, D_RX_NOT_UP)
             return
