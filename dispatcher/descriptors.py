@@ -47,6 +47,9 @@ FANOUT_CBPF: Final = 6
 FANOUT_UNIQUEID: Final = 0x2000
 FANOUT_DEFRAG: Final = 0x8000
 ETH_P_IP: Final = 0x0800
+NETLINK_XFRM: Final = 6
+XFRM_MSG_NEWPOLICY, XFRM_MSG_GETPOLICY = 0x13, 0x15
+NLM_F_DUMP: Final = 0x301  # request and dump
 IPPROTO_GRE: Final = 47
 IP_MTU_DISCOVER: Final = 10
 IP_PMTUDISC_DONT: Final = 0
@@ -233,6 +236,28 @@ def gre_raw(program: Program, *, receive_buffer: int = 0) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def packet_sender() -> socket.socket:
+    """A packet socket that only sends: IPv4 in, the link's header made by the kernel."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    _enlarge(sock, SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
+    sock.setblocking(False)
+    return sock
+
+
+def ipsec_policies() -> bool:
+    """True if this namespace has an IPsec policy (XFRM_MSG_GETPOLICY, linux/xfrm.h)."""
+    header = struct.Struct("=IHHII")
+    request = header.pack(header.size + 64, XFRM_MSG_GETPOLICY, NLM_F_DUMP, 0, 0) + bytes(64)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM) as sock:
+            sock.settimeout(1.0)
+            sock.send(request)
+            kind: int = header.unpack_from(sock.recv(65536))[1]
+            return kind == XFRM_MSG_NEWPOLICY
+    except OSError:
+        return False  # a kernel without XFRM has no policies
 
 
 def memfd(name: str) -> int:

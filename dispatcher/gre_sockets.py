@@ -29,6 +29,7 @@ class GreSockets:
     receive: list[socket.socket]
     send: list[socket.socket]
     drop_all: socket.socket | None
+    hop: list[socket.socket]  # packet sockets to send with, by worker; [] when raw ones do it
 
 
 def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
@@ -58,11 +59,20 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
             # drop-all socket also keep the kernel from answering with ICMP.
             send = [descriptors.gre_raw(filters.NOTHING) for _ in range(workers)]
             drop_all = descriptors.gre_raw(filters.NOTHING)
-            return GreSockets(True, reason, receive, send, drop_all)
+            hop = _hop_sockets(settings, workers)
+            return GreSockets(True, reason, receive, send, drop_all, hop)
     raw = [
         descriptors.gre_raw(
             filters.accept(own, address=address, bucket=(worker, workers)), receive_buffer=size
         )
         for worker in range(workers)
     ]
-    return GreSockets(False, reason, raw, [sock.dup() for sock in raw], None)
+    hop = _hop_sockets(settings, workers) if settings.gre.send == "packet" else []
+    return GreSockets(False, reason, raw, [sock.dup() for sock in raw], None, hop)
+
+
+def _hop_sockets(settings: Settings, workers: int) -> list[socket.socket]:
+    """Packet sockets go past output firewall, policy routing and IPsec: see gre.send."""
+    if settings.gre.send == "raw" or (settings.gre.send == "auto" and descriptors.ipsec_policies()):
+        return []
+    return [descriptors.packet_sender() for _ in range(workers)]

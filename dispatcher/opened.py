@@ -118,6 +118,8 @@ class Opened:
         fds["gre"] = self.gre.receive[role.index].fileno()
         fds["raw"] = self.gre.send[role.index].fileno()
         fds["tun"] = tun.fd
+        if self.gre.hop:
+            fds["hop"] = self.gre.hop[role.index].fileno()
         fds["netops"] = self.pairs[role.index][0].fileno()
         return fds, {
             "packet_mode": self.gre.packet_mode,

@@ -13,6 +13,7 @@ EVENT_INSTALLED: int
 EVENT_REMOVED: int  # final counters are in the record
 EVENT_ECHO_LOST: int  # LCP echoes unanswered: end the session
 EVENT_DESYNC: int  # MPPE does not decrypt to anything known
+EVENT_HOP_LOST: int  # the packet socket failed: back on the raw socket, resolve anew
 EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
 
 class EngineError(Exception): ...
@@ -45,6 +46,7 @@ class Engine:
         mss_clamp: bool = True,
         tun_address: int = 0,  # for ICMP the engine sends: source address, host order
         skip_sids: Iterable[int] = (),  # poison: sessions a successor does not go on with
+        hop_fd: int = -1,  # AF_PACKET SOCK_DGRAM socket for set_hop(); -1: always the raw one
     ) -> None: ...
     def run(self) -> None: ...  # body of the data thread; returns after stop()
     def stop(self) -> None: ...
@@ -65,5 +67,8 @@ class Engine:
     def down(self, index: int, generation: int) -> bool: ...  # data stops, control frames go on
     def up6(self, index: int, generation: int) -> bool: ...  # after Table.set_six()
     def down6(self, index: int, generation: int) -> bool: ...
+    def set_hop(
+        self, index: int, generation: int, ifindex: int, mac: bytes, mtu: int
+    ) -> bool: ...  # ifindex 0, mac b"": by the raw socket
     def remove(self, index: int, generation: int) -> bool: ...  # answered by EVENT_REMOVED
     def events(self, limit: int = 256) -> list[tuple[int, int, int, bytes]]: ...

@@ -44,6 +44,7 @@ cdef extern from *:
     #define _GNU_SOURCE
     #endif
     #include <arpa/inet.h>
+    #include <linux/if_packet.h>
     #include <netinet/in.h>
     #include <poll.h>
     #include <sched.h>
@@ -102,6 +103,31 @@ cdef extern from *:
         o->part.iov_base = data;
         o->part.iov_len = size;
     }
+    /* The same by a packet socket: the IP header is ours, the next hop is given. */
+    struct hop_message {
+        struct sockaddr_ll to;
+        struct iovec part;
+    };
+    static inline void prepare_hop(struct mmsghdr *m, struct hop_message *o)
+    {
+        memset(m, 0, sizeof *m);
+        memset(o, 0, sizeof *o);
+        o->to.sll_family = AF_PACKET;
+        o->to.sll_protocol = htons(0x0800);
+        o->to.sll_halen = 6;
+        m->msg_hdr.msg_name = &o->to;
+        m->msg_hdr.msg_namelen = sizeof o->to;
+        m->msg_hdr.msg_iov = &o->part;
+        m->msg_hdr.msg_iovlen = 1;
+    }
+    static inline void address_hop(struct hop_message *o, uint32_t ifindex, const uint8_t *mac,
+                                   void *data, size_t size)
+    {
+        o->to.sll_ifindex = (int)ifindex;
+        memcpy(o->to.sll_addr, mac, 6);
+        o->part.iov_base = data;
+        o->part.iov_len = size;
+    }
     static inline void prepare_receive(struct mmsghdr *m, struct iovec *part, void *data, size_t n)
     {
         memset(m, 0, sizeof *m);
@@ -157,6 +183,11 @@ cdef extern from *:
     void prepare_message(mmsghdr *m, out_message *o) nogil
     void address_message(mmsghdr *m, out_message *o, uint32_t to, uint32_t src, void *data,
                          size_t size) nogil
+    cdef struct hop_message:
+        pass
+    void prepare_hop(mmsghdr *m, hop_message *o) nogil
+    void address_hop(hop_message *o, uint32_t ifindex, const uint8_t *mac, void *data,
+                     size_t size) nogil
     void prepare_receive(mmsghdr *m, iovec *part, void *data, size_t n) nogil
     int receive_many(int fd, mmsghdr *m, unsigned n) nogil
     int send_many(int fd, mmsghdr *m, unsigned n) nogil
@@ -179,12 +210,14 @@ cdef enum:
     OP_REMOVE = 6
     OP_UP6 = 7
     OP_DOWN6 = 8
+    OP_HOP = 9
     EV_FRAME = 1
     EV_INSTALLED = 2
     EV_REMOVED = 3
     EV_ECHO_LOST = 4
     EV_DESYNC = 5
     EV_RESUMED = 6
+    EV_HOP_LOST = 7
     # our choices
     RING_SIZE = 4194304
     IN_SIZE = 2304             # an inner packet of 1500 with all headers, and some
@@ -198,6 +231,7 @@ cdef enum:
     DESYNCS = 16
     KEY_WORK = 8192            # key changes for gaps, a session and second
     FRAME_WORK = 256           # frames for the control thread, a session and second
+    HOP_PROOF = 15             # seconds between packets that let the kernel prove a neighbour
     TICKS = 10                 # a sweep of all sessions takes so many ticks
     READY_GRE = 1
     READY_TUN = 2
@@ -219,6 +253,7 @@ EVENT_REMOVED = EV_REMOVED
 EVENT_ECHO_LOST = EV_ECHO_LOST
 EVENT_DESYNC = EV_DESYNC
 EVENT_RESUMED = EV_RESUMED
+EVENT_HOP_LOST = EV_HOP_LOST
 
 cdef struct in_item:
     session *s
@@ -236,6 +271,9 @@ cdef struct out_item:
     uint8_t *secret            # where encryption begins, NULL: clear
     uint32_t secret_size
     uint8_t ack_only
+    uint8_t by_hop             # by the packet socket
+    uint8_t *start             # GRE header, for the raw socket
+    uint32_t total             # octets from there
 
 
 class EngineError(Exception):
@@ -248,7 +286,7 @@ cdef class Engine:
     cdef Table table
     cdef worker_page *page
     cdef uint64_t *count
-    cdef int role, gre_fd, raw_fd, tun_fd, wake_fd, cpu
+    cdef int role, gre_fd, raw_fd, hop_fd, tun_fd, wake_fd, cpu
     cdef readonly int event_fd
     cdef uint32_t worker
     cdef uint32_t batch, depth
@@ -282,6 +320,8 @@ cdef class Engine:
     cdef uint32_t n_out
     cdef mmsghdr *out_messages
     cdef out_message *out_targets
+    cdef mmsghdr *hop_messages
+    cdef hop_message *hop_targets
     cdef uint8_t *tun_data
     # timers
     cdef int32_t ack_first, ack_last, hold_first, hold_last
@@ -294,7 +334,7 @@ cdef class Engine:
                   int tun_fd, bint packet_mode, int cpu=-1, uint32_t batch=64,
                   uint32_t reorder_depth=32, uint32_t reorder_timeout_ms=50,
                   uint32_t ack_delay_ms=100, bint mss_clamp=True, uint32_t tun_address=0,
-                  skip_sids=()):
+                  skip_sids=(), int hop_fd=-1):
         if worker >= table.head.workers:
             raise EngineError(f"worker {worker} of {table.head.workers}")
         if not 1 <= batch <= 1024 or reorder_depth > 64:
@@ -308,6 +348,7 @@ cdef class Engine:
         self.role = role
         self.gre_fd = gre_fd
         self.raw_fd = raw_fd
+        self.hop_fd = hop_fd
         self.tun_fd = tun_fd
         self.cpu = cpu
         self.batch = batch
@@ -335,6 +376,8 @@ cdef class Engine:
         self.out = <out_item *>calloc(OUT_MAX, sizeof(out_item))
         self.out_messages = <mmsghdr *>calloc(OUT_MAX, sizeof(mmsghdr))
         self.out_targets = <out_message *>calloc(OUT_MAX, sizeof(out_message))
+        self.hop_messages = <mmsghdr *>calloc(OUT_MAX, sizeof(mmsghdr))
+        self.hop_targets = <hop_message *>calloc(OUT_MAX, sizeof(hop_message))
         self.tun_data = <uint8_t *>malloc(TUN_READ)
         if (not ring_open(&self.ops, RING_SIZE) or not ring_open(&self.events_ring, RING_SIZE)
                 or not tables_open(&self.t, table.head.capacity)
@@ -343,6 +386,7 @@ cdef class Engine:
                 or self.pool_size_of == NULL or self.pool_seq == NULL or self.pool_free == NULL
                 or self.done_slots == NULL or self.touched == NULL or self.out_data == NULL
                 or self.out == NULL or self.out_messages == NULL or self.out_targets == NULL
+                or self.hop_messages == NULL or self.hop_targets == NULL
                 or self.tun_data == NULL):
             raise MemoryError
         self.events_ring.asleep = 1
@@ -352,6 +396,7 @@ cdef class Engine:
                             self.in_data + i * IN_SIZE, IN_SIZE)
         for i in range(OUT_MAX):
             prepare_message(&self.out_messages[i], &self.out_targets[i])
+            prepare_hop(&self.hop_messages[i], &self.hop_targets[i])
         for i in range(POOL_SIZE):
             self.pool_free[i] = <int32_t>i
         self.n_free = POOL_SIZE
@@ -381,6 +426,8 @@ cdef class Engine:
         free(self.out)
         free(self.out_messages)
         free(self.out_targets)
+        free(self.hop_messages)
+        free(self.hop_targets)
         free(self.tun_data)
 
     # -- the control thread's side
@@ -429,6 +476,17 @@ cdef class Engine:
 
     def down6(self, uint32_t index, uint32_t generation):
         return self._push(OP_DOWN6, index, generation, NULL, 0)
+
+    def set_hop(self, uint32_t index, uint32_t generation, uint32_t ifindex, bytes mac not None,
+                uint32_t mtu):
+        cdef uint8_t data[16]
+        if len(mac) != (6 if ifindex else 0):
+            raise ValueError(f"hardware address of {len(mac)} octets")
+        memset(data, 0, 16)
+        memcpy(data, &ifindex, 4)
+        memcpy(data + 4, &mtu, 4)
+        memcpy(data + 8, <const uint8_t *><const char *>mac, len(mac))
+        return self._push(OP_HOP, index, generation, data, 16)
 
     def remove(self, uint32_t index, uint32_t generation):
         return self._push(OP_REMOVE, index, generation, NULL, 0)
@@ -560,6 +618,12 @@ cdef class Engine:
                     tables_remove_inner(&self.t, s)
                     s.state = DATA_INSTALLED
                     s.r.data_state = DATA_INSTALLED
+            elif e.kind == OP_HOP:
+                if s != NULL and self.hop_fd >= 0:
+                    memcpy(&s.hop_ifindex, data, 4)
+                    memcpy(&s.hop_mtu, data + 4, 4)
+                    memcpy(s.hop_mac, data + 8, 6)
+                    s.hop_age = 0
             elif e.kind == OP_UP6:
                 if s != NULL and s.r.c_generation == s.generation:
                     self._six_down(s)
@@ -1349,7 +1413,8 @@ cdef class Engine:
         cdef crypt_job *jobs = self.jobs + self.batch + POOL_SIZE
         cdef crypt_job *job
         cdef bint ack
-        cdef int sent, at = 0, tries = 0
+        cdef uint32_t at = 0, end
+        cdef int sent, tries = 0
         if n == 0:
             return
         for i in range(n):
@@ -1382,40 +1447,88 @@ cdef class Engine:
                     n_touched += 1
             if ack:
                 self._ack_unlist(s)
-            address_message(&self.out_messages[i], &self.out_targets[i], s.peer, s.here,
-                            o.p - size, o.n + size)
+            o.start = o.p - size
+            o.total = o.n + size
+            o.by_hop = s.hop_ifindex != 0 and o.total + 20 <= s.hop_mtu
+            if o.by_hop and s.hop_age >= HOP_PROOF:
+                s.hop_age = 0
+                o.by_hop = 0
+            if o.by_hop:
+                self._ip_header(s, o)
+                address_hop(&self.hop_targets[i], s.hop_ifindex, s.hop_mac, o.start - 20,
+                            o.total + 20)
+            else:
+                address_message(&self.out_messages[i], &self.out_targets[i], s.peer, s.here,
+                                o.start, o.total)
         if n_jobs:
             crypt(jobs, n_jobs)
         for i in range(n_touched):
             touched[i].tx_touched = False
             self._commit_tx(touched[i])
-        while at < <int>n:
-            sent = send_many(self.raw_fd, self.out_messages + at, n - at)
+        while at < n:
+            end = at + 1
+            while end < n and self.out[end].by_hop == self.out[at].by_hop:
+                end += 1
+            if self.out[at].by_hop:
+                sent = send_many(self.hop_fd, self.hop_messages + at, end - at)
+            else:
+                sent = send_many(self.raw_fd, self.out_messages + at, end - at)
             if sent > 0:
                 self._bucket(1, <uint32_t>sent)
-                for i in range(at, at + sent):
-                    o = &self.out[i]
-                    self.count[C_GRE_TX_PACKETS] += 1
-                    self.count[C_GRE_TX_BYTES] += self.out_messages[i].msg_len
-                    if o.inner:
-                        self.count[C_TX_DATA] += 1
-                        self.count[C_TX_DATA_BYTES] += o.inner
-                        o.s.r.tx_packets += 1
-                        o.s.r.tx_bytes += o.inner
-                at += sent
+                for i in range(at, at + <uint32_t>sent):
+                    self._sent(&self.out[i])
+                at += <uint32_t>sent
                 tries = 0
                 continue
             if errno == EINTR:
                 continue
             if (errno == EAGAIN or errno == ENOBUFS) and tries < 3:
                 tries += 1
-                wait_writable(self.raw_fd)
+                wait_writable(self.hop_fd if self.out[at].by_hop else self.raw_fd)
                 continue
-            if self.out[at].inner:
-                self._drop(self.out[at].s, D_TX_SEND_FAILED)
+            o = &self.out[at]
+            s = o.s
+            if o.by_hop and errno != EAGAIN and errno != ENOBUFS:
+                # The device has gone or changed: the routed way at once, and tell.
+                if s.hop_ifindex:
+                    s.hop_ifindex = 0
+                    self._event(EV_HOP_LOST, s, NULL, 0)
+                o.by_hop = 0
+                address_message(&self.out_messages[at], &self.out_targets[at], s.peer, s.here,
+                                o.start, o.total)
+                continue
+            if o.inner:
+                self._drop(s, D_TX_SEND_FAILED)
             at += 1
             tries = 0
         self.n_out = 0
+
+    cdef void _ip_header(self, session *s, out_item *o) noexcept nogil:
+        """The outer header (RFC 791) for the packet socket; DF clear, as by the raw socket."""
+        cdef uint8_t *p = o.start - 20
+        p[0] = 0x45
+        p[1] = 0
+        put16(p + 2, o.total + 20)
+        s.ip_id += 1
+        put16(p + 4, s.ip_id)
+        put16(p + 6, 0)
+        p[8] = 64
+        p[9] = 47
+        put16(p + 10, 0)
+        memcpy(p + 12, &s.here, 4)
+        memcpy(p + 16, &s.peer, 4)
+        put16(p + 10, checksum(p, 20, 0))
+
+    cdef void _sent(self, out_item *o) noexcept nogil:
+        self.count[C_GRE_TX_PACKETS] += 1
+        self.count[C_GRE_TX_BYTES] += o.total
+        if o.by_hop:
+            self.count[C_GRE_TX_BY_HOP] += 1
+        if o.inner:
+            self.count[C_TX_DATA] += 1
+            self.count[C_TX_DATA_BYTES] += o.inner
+            o.s.r.tx_packets += 1
+            o.s.r.tx_bytes += o.inner
 
     cdef bint _tun_in(self) noexcept nogil:
         """Up to a batch of reads; True when the device may hold more."""
@@ -1552,6 +1665,8 @@ cdef class Engine:
         cdef uint8_t *p
         s.work = KEY_WORK
         s.frames = FRAME_WORK
+        if s.hop_ifindex:
+            s.hop_age += 1
         if s.state != DATA_UP or s.echo_interval == 0 or s.echo_lost:
             return
         if self.now - s.last_rx < s.echo_interval:

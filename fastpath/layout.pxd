@@ -57,6 +57,7 @@ cdef enum:
     # beside the two ways
     C_GRE_TX_PACKETS
     C_GRE_TX_BYTES
+    C_GRE_TX_BY_HOP            # of them by the packet socket, past the routing table
     C_TX_CONTROL               # PPP frames of the control thread
     C_TX_ACK_ONLY
     C_TUN_TX_WRITES            # writes: super-packets count once

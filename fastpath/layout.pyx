@@ -32,7 +32,7 @@ DATA_COUNTERS = (
     "tun_rx_packets", "tun_rx_reads", "tx_data", "tx_data_bytes",
     "drop_tx_no_session", "drop_tx_not_ip", "drop_tx_malformed", "drop_tx_too_big",
     "drop_tx_send_failed",
-    "gre_tx_packets", "gre_tx_bytes", "tx_control", "tx_ack_only", "tun_tx_writes",
+    "gre_tx_packets", "gre_tx_bytes", "gre_tx_by_hop", "tx_control", "tx_ack_only", "tun_tx_writes",
     "reordered", "gre_lost", "mppe_rekeys",
     "mppe_resets_sent", "mppe_resets_received", "lcp_echo_sent", "lcp_echo_answered",
     "lcp_echo_timeouts", "mss_clamped", "icmp_too_big", "wakeups", "queued",

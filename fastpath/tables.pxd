@@ -65,6 +65,12 @@ cdef struct session:
     int32_t frames
     bint tx_touched
     bint rx_touched
+    # the next hop on the way out; hop_ifindex 0: by the raw socket
+    uint32_t hop_ifindex
+    uint32_t hop_mtu
+    uint8_t hop_mac[6]
+    uint16_t ip_id
+    uint32_t hop_age           # seconds since the kernel saw a packet to this neighbour
     # life
     uint64_t last_rx
     uint64_t echo_due

@@ -33,6 +33,7 @@ from workers.live import Handle
 from workers.ports import EventKinds
 from workers.ppp.actions import Authenticate, Verdict
 from workers.secrets_file import NO_ADDRESS, Index
+from workers.way_out import WayOut
 
 NICE: Final = 10  # of the control thread and those it starts; the data thread goes first
 BEAT_S: Final = 0.5
@@ -103,6 +104,7 @@ class Service:
                 "no accounts", hint="set accounts.chap_secrets or accounts.users; nobody can log in"
             )
         self._netops = NetopsClient(started.fds["netops"], loop)
+        self._way_out = WayOut(engine, loop) if "hop" in started.fds else None
         self._keeper = socket.socket(fileno=started.fds["keeper"])
         self._keeper.setblocking(False)
         self._bus = Bus(
@@ -189,10 +191,26 @@ class Service:
         events = self._engine.events(EVENTS)
         now = self._loop.time()
         for kind, index, generation, data in events:
+            if self._way_out is not None:
+                self._find_way(self._way_out, kind, (index, generation))
             self.control.event(kind, index, generation, data, now)
         if len(events) == EVENTS:
             self._loop.call_soon(self._engine_says)
         self._after()
+
+    def _find_way(self, way_out: WayOut, kind: int, handle: Handle) -> None:
+        """Sessions that begin, go on or end in the data thread: their next hop."""
+        if kind == engine_module.EVENT_FRAME:
+            return
+        session = self._table.session(handle[0])
+        if session.generation != handle[1]:
+            return
+        if kind in (KINDS.installed, KINDS.resumed):
+            way_out.add(handle, session.peer_address, session.local_address)
+        elif kind == KINDS.removed:
+            way_out.remove(handle, session.peer_address, session.local_address)
+        elif kind == engine_module.EVENT_HOP_LOST:
+            way_out.lost()
 
     def _keeper_says(self) -> None:
         while True:

@@ -101,13 +101,19 @@ class Gre(Section):
         description="How GRE is received: by packet sockets with fanout (many workers), by a raw"
         " socket (one or two workers, odd links), or whichever fits.",
     )
+    send: Literal["auto", "packet", "raw"] = Field(
+        "auto",
+        description="How GRE is sent: by packet sockets to the next hop (half the cost; local"
+        " firewall rules for output don't see it), by raw sockets, or packet sockets wherever"
+        " GRE is received by them and no IPsec policy is set.",
+    )
     batch: Annotated[Whole, Field(ge=1, le=1024)] = Field(
         64, description="Packets taken from a socket at a time, at most."
     )
     window: Annotated[Whole, Field(ge=1, le=65535)] = Field(
         64, description="Receive window told to clients, in packets."
     )
-    reorder_depth: Annotated[Whole, Field(ge=0, le=1024)] = Field(
+    reorder_depth: Annotated[Whole, Field(ge=0, le=64)] = Field(
         32, description="Packets of a session held for a late one; 0: none."
     )
     reorder_timeout_ms: Annotated[Whole, Field(ge=1, le=10000)] = Field(

@@ -138,6 +138,11 @@ SERIES: Final[tuple[Series, ...]] = (
     ),
     _counter("pptp_gre_packets_total", "GRE packets of any kind.", "worker", "direction"),
     _counter(
+        "pptp_gre_packets_by_next_hop_total",
+        "GRE packets sent by a packet socket to a known next hop, past the routing table.",
+        "worker",
+    ),
+    _counter(
         "pptp_gre_bytes_total",
         "Octets of GRE packets, outer IP header included where the socket shows it.",
         "worker",
