@@ -1,8 +1,9 @@
 # cython: language_level=3
 """A ring of records between two threads: one pushes, one takes, no lock.
 
-Positions only grow; the place is position & (size - 1). A record never wraps: what is
-left at the end is skipped by a record of kind RING_SKIP. The reader that goes to sleep
+Positions only grow, by multiples of 16; the place is position & (size - 1). A record never
+wraps: what is left at the end, room for an entry's head at least, is skipped by a record
+of kind RING_SKIP. The reader that goes to sleep
 sets `asleep`; the pusher that finds it set clears it and owes one wake-up, so a sleep
 costs at most one write to an eventfd.
 """
@@ -39,11 +40,16 @@ cdef bint ring_open(ring *r, uint64_t size) noexcept nogil
 cdef void ring_close(ring *r) noexcept nogil
 
 
+cdef inline uint64_t ring_room(uint64_t size) noexcept nogil:
+    """Octets of the ring that a record with `size` octets of data takes."""
+    return 16 + ((size + 15) & ~<uint64_t>15)
+
+
 cdef inline bint ring_push(ring *r, uint32_t kind, uint32_t index, uint32_t generation,
                            const uint8_t *data, uint32_t size,
                            const uint8_t *more, uint32_t more_size) noexcept nogil:
     """False when there is no room. The record's octets are `data` and then `more`."""
-    cdef uint64_t need = 16 + ((<uint64_t>size + more_size + 7) & ~<uint64_t>7)
+    cdef uint64_t need = ring_room(<uint64_t>size + more_size)
     cdef uint64_t tail = r.tail
     cdef uint64_t at = tail & (r.size - 1)
     cdef uint64_t skip = 0
@@ -84,7 +90,7 @@ cdef inline entry *ring_peek(ring *r) noexcept nogil:
 
 
 cdef inline void ring_drop(ring *r, entry *e) noexcept nogil:
-    store_release(&r.head, r.head + 16 + ((<uint64_t>e.size + 7) & ~<uint64_t>7))
+    store_release(&r.head, r.head + ring_room(e.size))
 
 
 cdef inline bint ring_wake_owed(ring *r) noexcept nogil:

@@ -33,6 +33,16 @@ def test_ring_is_a_queue(steps: list[bytes | None]) -> None:
     assert ring.take() is None
 
 
+def test_ring_wraps_with_any_rest_at_its_end() -> None:
+    """With 8 octets left before the end the skipping record once had a negative size."""
+    ring = Ring(512)
+    for n in range(5000):
+        data = bytes([n & 255]) * (n * 7 % 61)
+        assert ring.push(n, n, n, data), "an empty ring must take a record"
+        assert ring.take() == (n, n, n, data)
+        assert ring.take() is None, "nothing may be taken twice"
+
+
 def test_one_wake_up_a_sleep() -> None:
     ring = Ring(128)
     assert not ring.wake_owed()
