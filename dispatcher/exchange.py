@@ -94,6 +94,7 @@ ENDING_CAUSES: Final[dict[Ending, str]] = {
     Ending.CALL_TIMEOUT: "lost_service",
     Ending.ECHO_TIMEOUT: "lost_service",
     Ending.PROTOCOL_ERROR: "protocol_error",
+    Ending.INTERNAL_ERROR: "internal_error",
 }
 
 

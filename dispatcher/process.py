@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -44,8 +45,8 @@ from fastpath.layout import Table
 from ops import boot as boot_module
 from ops import settings as settings_module
 from ops.boot import Boot
-from ops.log import LEVELS, Log
-from ops.messages import MessageError
+from ops.log import LEVELS, Log, Value
+from ops.messages import Message, MessageError
 from ops.privileges import FALLBACK_ID, FALLBACK_USER, die_with_parent, drop
 from ops.ranges import format_address, parse_address
 from ops.settings import Settings
@@ -57,6 +58,7 @@ SOFT_STOP_S: Final = 3.5  # LCP Terminate and its answers
 STOP_S: Final = 5.0
 KEEPER_MESSAGE: Final = 4 << 20
 EXIT_UNAVAILABLE: Final = 69
+TCP_BROKEN: Final = "TCP broke while we were sending"
 
 RESULTS: Final[dict[Ending, str]] = {
     Ending.CLOSED_BY_PEER: "closed",
@@ -66,6 +68,7 @@ RESULTS: Final[dict[Ending, str]] = {
     Ending.CALL_TIMEOUT: "timeout",
     Ending.ECHO_TIMEOUT: "timeout",
     Ending.PROTOCOL_ERROR: "protocol_error",
+    Ending.INTERNAL_ERROR: "protocol_error",
 }
 
 
@@ -154,7 +157,7 @@ class Dispatcher:
                     continue
                 connection = self._by_fd.get(fd)
                 if connection is not None:
-                    self._connection_ready(connection, mask, now)
+                    self._guarded(connection, self._connection_ready, mask, now)
             self._turn(now)
         self._close_all()
         return 0
@@ -163,7 +166,9 @@ class Dispatcher:
         """What every round ends with: bus, timers, tick."""
         self._drain_bus(now)
         while self._timers and self._timers[0][0] <= now:
-            self._timer(heapq.heappop(self._timers)[1], now)
+            connection = self._controls.get(heapq.heappop(self._timers)[1])
+            if connection is not None:
+                self._guarded(connection, self._timer, now)
         due = self._exchange.timer_at
         if due is not None and due <= now:
             self._exchange.handle_timers(now)
@@ -201,10 +206,28 @@ class Dispatcher:
             if isinstance(message, MessageError):
                 self._exchange.bad_message(peer, message, now)
             else:
-                self._exchange.message(peer, message, now)
+                self._bus_message(peer, message, now)
         self._bus.flush()
         for peer in self._bus.gone():
             self._exchange.peer_gone(peer, now)
+
+    def _bus_message(self, peer: bytes, message: Message, now: float) -> None:
+        """As `_guarded`: at worst the one call that the message is about hangs for a while."""
+        try:
+            self._exchange.message(peer, message, now)
+        except Exception as e:
+            self._counters.add("bus_errors")
+            self._fault(e, peer=peer, message=type(message).__name__)
+
+    def _fault(self, error: Exception, **fields: Value) -> None:
+        """A bug of ours, in one line."""
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        self._log.error(
+            "internal error",
+            **fields,
+            reason=f"{type(error).__name__}: {error}",
+            at=f"{os.path.basename(at.filename)}:{at.lineno}",
+        )
 
     # -- new connections
 
@@ -279,6 +302,18 @@ class Dispatcher:
         self._counters.add("control_messages_received", protocol.messages_received - before)
         self._carry(connection, actions, now)
 
+    def _guarded(
+        self, connection: ControlSocket, work: Callable[..., None], *arguments: Any
+    ) -> None:
+        """A fault of ours ends the one connection that met it, not everybody's sessions."""
+        try:
+            work(connection, *arguments)
+        except Exception as e:
+            control = connection.control
+            self._fault(e, peer=format_address(control.peer), number=control.number)
+            self._closed(connection, Ending.INTERNAL_ERROR, "internal error", arguments[-1])
+            self._close_socket(connection)
+
     def _carry_exchange(self, control: Control, actions: list[Action], now: float) -> None:
         connection = self._controls.get(control.number)
         if connection is not None:
@@ -288,12 +323,15 @@ class Dispatcher:
         """Do what the protocol asks for, in order."""
         control = connection.control
         for action in actions:
+            if control.number not in self._controls:
+                return  # the answer to an action before this one found TCP broken
             match action:
                 case Send(data):
                     self._counters.add("control_messages_sent")
                     if not connection.send(data):
-                        # Broken, or nobody reads: as if the client had closed.
-                        self._carry(connection, control.protocol.eof(), now)
+                        # As if the client had closed.
+                        text = "the client reads nothing" if connection.pending else TCP_BROKEN
+                        self._carry(connection, control.protocol.eof(text), now)
                         return
                 case CallRequested(number, request):
                     self._exchange.call_requested(control, number, request, now)
@@ -395,10 +433,7 @@ class Dispatcher:
             connection.scheduled = at
             heapq.heappush(self._timers, (at, connection.control.number))
 
-    def _timer(self, number: int, now: float) -> None:
-        connection = self._controls.get(number)
-        if connection is None:
-            return
+    def _timer(self, connection: ControlSocket, now: float) -> None:
         connection.scheduled = None
         self._carry(connection, connection.control.protocol.handle_timer(now), now)
 

@@ -134,6 +134,7 @@ class Ending(Enum):
     CALL_TIMEOUT = "call_timeout"
     ECHO_TIMEOUT = "echo_timeout"
     PROTOCOL_ERROR = "protocol_error"
+    INTERNAL_ERROR = "internal_error"  # a fault of the owner's
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +289,9 @@ class Connection:
             actions += self._fail(error.text, error.answer)
         return actions
 
-    def eof(self) -> list[Action]:
+    def eof(self, text: str = "TCP closed by the client") -> list[Action]:
         """TCP was closed or reset: the end of all its calls (Windows does no more)."""
-        return self._close(Ending.CLOSED_BY_PEER, "TCP closed by the client")
+        return self._close(Ending.CLOSED_BY_PEER, text)
 
     @property
     def timer_at(self) -> float | None:

@@ -6,6 +6,7 @@ import os
 import pwd
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -114,6 +115,40 @@ def test_many_calls_on_one_connection_and_its_end(one: Rig) -> None:
     assert ended == {handles[0][0], handles[2][0]}
     one.counted("ended_lost_carrier", 2)
     eventually(lambda: one.used() == 0, "all records free")
+
+
+def test_reset_after_many_requests_that_are_refused(tmp_path: Path) -> None:
+    """The first refusal finds TCP broken; the requests read with it are nobody's any more."""
+    with rig(tmp_path, replace(SETTINGS, limits=Limits(max_sessions=64, max_starting=1))) as one:
+        worker = one.worker()
+        worker.hello()
+        client, other = one.client(), one.client()
+        client.start()
+        other.start()
+        one.process.send_signal(signal.SIGSTOP)
+        client.send(*(OutgoingRequest(n) for n in range(40)))
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        one.process.send_signal(signal.SIGCONT)
+        worker.read(bus.Install)
+        worker.end()
+        one.logged("control connection closed", "TCP broke")
+        eventually(lambda: one.used() == 0, "the record is free")
+        assert one.count("refused_starting_limit") == 1
+        other.send(EchoRequest(1))
+        assert other.read(EchoReply).identifier == 1
+
+
+def test_client_that_reads_nothing(one: Rig) -> None:
+    one.worker().hello()
+    client = one.client()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.start()
+    with pytest.raises(OSError, match=r"reset|roken pipe"):
+        while True:
+            client.send(*(EchoRequest(n) for n in range(200)))
+    one.logged("control connection closed", "reads nothing")
+    one.counted("connections_open", 0)
 
 
 def test_octet_by_octet_and_all_at_once(one: Rig) -> None:
