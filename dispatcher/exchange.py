@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, TypeVar
@@ -20,6 +20,7 @@ from typing import Final, Protocol, TypeVar
 from dispatcher.answers import DISCONNECTED, REFUSED
 from dispatcher.callids import CallIds
 from dispatcher.counters import Counters, QuietLog
+from dispatcher.ends import LEFT, TEXT_MAX, History, explained, sentence
 from dispatcher.placement import LOST_S, Placement, Worker
 from dispatcher.pools import Addresses, NoAddress
 from dispatcher.pptp.connection import Action, Connection, Ending
@@ -33,6 +34,7 @@ from ops.messages import (
     Down,
     End,
     Ended,
+    Ends,
     Heartbeat,
     Hello,
     Install,
@@ -40,6 +42,7 @@ from ops.messages import (
     LinkInfo,
     Message,
     MessageError,
+    PastCalls,
     Refused,
     Terminate,
     Terminated,
@@ -55,7 +58,7 @@ END_AGAIN_S: Final = 5.0  # End is said again until Ended comes
 END_HARD_S: Final = 15.0  # and no longer softly
 
 Handle = tuple[int, int]
-Key = TypeVar("Key", int, str)
+Key = TypeVar("Key", bound=Hashable)
 
 
 class CallState(Enum):
@@ -127,17 +130,21 @@ class Call:
     sid: int
     worker: int
     call_id: int
+    peer_call_id: int
     peer: int
     state: CallState
     control: Control | None  # None: its control connection is gone
     number: int = 0  # in that control connection
     accepted: bool = False  # Outgoing-Call-Reply said yes
+    accepted_at: float = 0.0
+    refused: bool = False  # it said no: counted there, and no end
     was_up: bool = False
     user: str = ""
     admitted: bool = False  # counts for its user
     address: int = 0
     local: int = 0
     cause: str = ""
+    reason: str = ""
     soft: bool = False
     ending_since: float = 0.0
 
@@ -176,6 +183,8 @@ class Exchange:
         self._starting = 0
         self._of_ip: dict[int, int] = {}
         self._of_user: dict[str, int] = {}
+        self._of_peer_call: dict[tuple[int, int], int] = {}  # address, its call ID
+        self.history = History()
         self._free: deque[int] = deque()
         self._install_due: deque[tuple[float, Handle]] = deque()
         self._gre_due: deque[tuple[float, Handle]] = deque()
@@ -199,6 +208,7 @@ class Exchange:
                 sid=s.sid,
                 worker=s.worker,
                 call_id=s.call_id,
+                peer_call_id=s.peer_call_id,
                 peer=s.peer_address,
                 state=CallState.ENDING,
                 control=None,
@@ -206,6 +216,7 @@ class Exchange:
                 was_up=s.up_ns != 0,
                 user=s.name,
                 cause="lost_carrier",
+                reason="the dispatcher before this one died, and the control connection with it",
                 soft=True,
                 ending_since=now,
             )
@@ -273,6 +284,7 @@ class Exchange:
             sid=sid,
             worker=worker.index,
             call_id=call_id,
+            peer_call_id=request.call_id,
             peer=peer,
             state=CallState.INSTALLING,
             control=control,
@@ -291,7 +303,7 @@ class Exchange:
         call = control.calls.pop(number, None)
         if call is not None:
             call.control = None
-            self._end(call, "user_request", False, now)
+            self._end(call, "user_request", "the client cleared the call", False, now)
 
     def link_info(self, control: Control, number: int, send: int, receive: int) -> None:
         """Set-Link-Info."""
@@ -299,15 +311,15 @@ class Exchange:
         if call is not None and call.state is not CallState.ENDING:
             self._send(call.worker, LinkInfo(*call.handle, send, receive))
 
-    def control_closed(self, control: Control, ending: Ending, now: float) -> None:
-        """The control connection is over: so are its calls."""
+    def control_closed(self, control: Control, ending: Ending, text: str, now: float) -> None:
+        """The control connection is over, `text` says why: so are its calls."""
         calls = list(control.calls.values())
         control.calls.clear()
         # With TCP dead but GRE perhaps alive, LCP can still tell the client.
         soft = ending is Ending.ECHO_TIMEOUT
         for call in calls:
             call.control = None
-            self._end(call, ENDING_CAUSES[ending], soft, now)
+            self._end(call, ENDING_CAUSES[ending], f"control connection: {text}", soft, now)
 
     # -- from the bus
 
@@ -316,6 +328,9 @@ class Exchange:
         if peer.startswith(b"console-"):
             if isinstance(message, Terminate):
                 self._terminate(peer, message, now)
+            elif isinstance(message, Ends):
+                calls = self.history.newest(message.value, message.limit)
+                self._bus.send(peer, PastCalls(message.request, calls))
             else:
                 self._stray(peer, message, now)
             return
@@ -455,6 +470,7 @@ class Exchange:
             return
         self._step(call, CallEvent.INSTALLED)
         call.accepted = True
+        call.accepted_at = now
         self._count("calls_accepted")
         self._gre_due.append((now + self._settings.listen.gre_timeout_s, call.handle))
         if call.control is not None:
@@ -532,11 +548,16 @@ class Exchange:
     def _down(self, worker: Worker, message: Down, now: float) -> None:
         """The link is over: tell the client; its control connection closes by itself."""
         call = self._find(worker, message.index, message.generation)
-        if call is None or call.state is CallState.ENDING:
+        if call is None:
             return
         cause = message.cause if message.cause in END_CAUSES else "internal_error"
-        self._disconnect(call, cause, now)
-        self._end(call, cause, False, now)
+        if call.state is CallState.ENDING:
+            # The client went while its link was ending for a reason of its own: that one.
+            if call.cause in LEFT:
+                call.cause, call.reason = cause, message.reason
+            return
+        self._end(call, cause, message.reason, False, now)
+        self._disconnect(call, call.cause, now)
 
     def _terminate(self, peer: bytes, message: Terminate, now: float) -> None:
         calls = [
@@ -548,7 +569,7 @@ class Exchange:
             "terminate", by=message.by, value=message.value, soft=message.soft, sessions=len(calls)
         )
         for call in calls:
-            self._end(call, "admin_reset", message.soft, now)
+            self._end(call, "admin_reset", f"terminate by {message.by}", message.soft, now)
         self._bus.send(peer, Terminated(message.request, len(calls)))
 
     # -- time
@@ -628,7 +649,7 @@ class Exchange:
         self.stopping = True
         for call in list(self.calls.values()):
             if call.state is not CallState.ENDING:
-                self._end(call, "admin_reboot", True, now)
+                self._end(call, "admin_reboot", "the concentrator is stopping", True, now)
 
     def abandon(self, now: float) -> None:
         """No more time for soft ends: tell the clients that are left."""
@@ -646,6 +667,8 @@ class Exchange:
         self._by_worker[call.worker].add(call.index)
         self.placement.workers[call.worker].used += 1
         self._of_ip[call.peer] = self._of_ip.get(call.peer, 0) + 1
+        key = call.peer, call.peer_call_id
+        self._of_peer_call[key] = self._of_peer_call.get(key, 0) + 1
 
     def _step(self, call: Call, event: CallEvent) -> bool:
         """Move by TABLE; False if the event does not belong to the state (any more)."""
@@ -678,10 +701,11 @@ class Exchange:
         if call.state is CallState.INSTALLING and control is not None:
             control.calls.pop(call.number, None)
             call.control = None
+            call.refused = True
             self._refuse(control, call.number, "worker_failed", text, now)
         else:
             self._disconnect(call, cause, now)
-        self._end(call, cause, False, now)
+        self._end(call, cause, text, False, now)
 
     def _disconnect(self, call: Call, cause: str, now: float) -> None:
         """Call-Disconnect-Notify, if the client is there and does not know yet."""
@@ -696,11 +720,22 @@ class Exchange:
             actions += control.protocol.stop(now)
         self._carry(control, actions, now)
 
-    def _end(self, call: Call, cause: str, soft: bool, now: float) -> None:
+    def _end(self, call: Call, cause: str, reason: str, soft: bool, now: float) -> None:
         """Have the worker end it. The first cause is the one that counts."""
         if not self._step(call, CallEvent.END):
             return
+        if call.accepted and not call.was_up:
+            shared = self._of_peer_call[call.peer, call.peer_call_id] > 1
+            cause, reason = explained(
+                cause,
+                reason,
+                gre=self._table.session(call.index).gre_rx_packets > 0,
+                waited=now - call.accepted_at,
+                patience=self._settings.listen.gre_timeout_s,
+                shared=call.peer_call_id if shared else None,
+            )
         call.cause = cause
+        call.reason = reason
         call.soft = soft
         call.ending_since = now
         self._table.set_ending(call.index)
@@ -716,31 +751,19 @@ class Exchange:
 
     def _ended(self, call: Call, now: float) -> None:
         """Nothing of it is left at the worker: all that it had is free again."""
-        cause = call.cause or "internal_error"
         if call.state is not CallState.ENDING:
             self._step(call, CallEvent.END)
-        self._disconnect(call, cause, now)
-        s = self._table.session(call.index)
-        if call.accepted:
-            self._count(f"ended_{cause}")
-            self._log.info(
-                "session down" if call.was_up else "call ended before it was up",
-                sid=f"{call.sid:016x}",
-                user=call.user,
-                ip=format_address(call.address) if call.address else None,
-                peer=format_address(call.peer),
-                worker=call.worker,
-                cause=cause,
-                seconds=(time.monotonic_ns() - (s.up_ns or s.allotted_ns)) // 1_000_000_000,
-                rx_bytes=s.rx_bytes,
-                tx_bytes=s.tx_bytes,
-            )
+            call.cause, call.reason = "internal_error", "its worker forgot it"
+        self._disconnect(call, call.cause, now)
+        if not call.refused:
+            self._tell_end(call)
         del self.calls[call.index]
         self._by_worker[call.worker].discard(call.index)
         worker = self.placement.workers[call.worker]
         worker.used -= 1
         worker.waiting.discard(call.handle)
         _less(self._of_ip, call.peer)
+        _less(self._of_peer_call, (call.peer, call.peer_call_id))
         if call.admitted:
             _less(self._of_user, call.user)
         if call.address:
@@ -748,6 +771,43 @@ class Exchange:
         self.call_ids.give_back(call.call_id, now)
         self._table.release(call.index)
         self._free.append(call.index)
+
+    def _tell_end(self, call: Call) -> None:
+        """The one cause, to the counter, the log and the history."""
+        s = self._table.session(call.index)
+        # Never admitted: who the peer said it was, if it came so far.
+        user = (call.user or s.name)[:TEXT_MAX]
+        reason = sentence(call.reason)
+        seconds = (time.monotonic_ns() - (s.up_ns or s.allotted_ns)) // 1_000_000_000
+        self._count(f"ended_{call.cause}")
+        self._log.info(
+            "session down" if call.was_up else "call ended before it was up",
+            sid=f"{call.sid:016x}",
+            user=user,
+            ip=format_address(call.address) if call.address else None,
+            peer=format_address(call.peer),
+            worker=call.worker,
+            cause=call.cause,
+            reason=reason,
+            seconds=seconds,
+            rx_bytes=s.rx_bytes,
+            tx_bytes=s.tx_bytes,
+        )
+        self.history.add(
+            (
+                time.time_ns() // 1_000_000,
+                call.sid,
+                user,
+                call.address,
+                call.peer,
+                call.cause,
+                reason,
+                call.was_up,
+                seconds,
+                s.rx_bytes,
+                s.tx_bytes,
+            )
+        )
 
     def _send(self, worker: int, message: Message) -> None:
         self._count("bus_messages_sent")

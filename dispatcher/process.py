@@ -386,7 +386,7 @@ class Dispatcher:
             seconds=round(now - connection.opened, 1),
             calls=calls,
         )
-        self._exchange.control_closed(control, ending, now)
+        self._exchange.control_closed(control, ending, text, now)
         if ending is Ending.CLOSED_BY_PEER:
             self._close_socket(connection)
             return

@@ -24,7 +24,13 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
-VERSION = 1
+VERSION = 2
+
+# A call that is over, in Ends' answer: Unix time in ms, sid, user (who it said it was, if it
+# never was known), inner and outer address (host order; 0: none), cause of
+# ops.metrics.END_CAUSES, why in a sentence, whether data flowed, seconds it was up (or
+# trying), inner octets from and to the subscriber.
+PastCall = tuple[int, int, str, int, int, str, str, bool, int, int, int]
 
 
 class MessageError(Exception):
@@ -114,11 +120,16 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """W to D: the link ended (cause of ops.metrics.END_CAUSES); D sends CDN, then End."""
+    """W to D: the link ended (cause of ops.metrics.END_CAUSES); D sends CDN, then End.
+
+    `reason` is one sentence for the log. It may come although D has said End: the link was
+    ending already, for a cause of its own.
+    """
 
     index: int
     generation: int
     cause: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,26 @@ class Terminated:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Console to D: the newest `limit` calls that ended, 0: all that are remembered.
+
+    `value`: a sid, user name, inner or outer address; "": any.
+    """
+
+    request: int
+    value: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class PastCalls:
+    """D to console: the answer to Ends, newest first."""
+
+    request: int
+    calls: tuple[PastCall, ...]
+
+
 MESSAGES: tuple[type, ...] = (
     Hello,
     Welcome,
@@ -190,6 +221,8 @@ MESSAGES: tuple[type, ...] = (
     LinkInfo,
     Terminate,
     Terminated,
+    Ends,
+    PastCalls,
 )
 Message = (
     Hello
@@ -207,6 +240,8 @@ Message = (
     | LinkInfo
     | Terminate
     | Terminated
+    | Ends
+    | PastCalls
 )
 
 
@@ -245,7 +280,8 @@ def encode(message: Message) -> bytes:
     """One message as octets."""
     kind = type(message)
     values = [getattr(message, f.name) for f in fields(kind)]
-    packed: bytes = msgpack.packb([_Shape.tags[kind], *values])
+    # Names may hold octets that are no UTF-8: they travel as they came.
+    packed: bytes = msgpack.packb([_Shape.tags[kind], *values], unicode_errors="surrogateescape")
     return packed
 
 
@@ -256,7 +292,7 @@ def decode(frame: bytes) -> Message:
     receiver can name it: the error's text then holds both versions.
     """
     try:
-        items = msgpack.unpackb(frame)
+        items = msgpack.unpackb(frame, unicode_errors="surrogateescape")
     except (ValueError, msgpack.exceptions.UnpackException) as e:
         raise MessageError(f"not msgpack: {e}") from None
     if not isinstance(items, list) or not items or type(items[0]) is not int:

@@ -56,6 +56,7 @@ from workers.ppp.link import Link
 from workers.session import BlobError, Saved
 
 CREDIT: Final = 512  # Installs the dispatcher may have unanswered
+POISON: Final = "workers died of its packets"
 HELD_FRAMES: Final = 32  # of one link while its route is made
 FIRST_FRAME_WAIT_S: Final = 0.5  # from Installed to our first Configure-Request
 ENGINE_WAIT_S: Final = 2.0  # for its answer; both requests may be repeated
@@ -94,6 +95,7 @@ class Control:
         self._live: dict[int, Live] = {}  # by index
         self._backlog: deque[tuple[Callable[..., bool], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, int]] = []  # deadline, index, generation
+        self._poisoned: set[Handle] = set()  # told in Hello, and ended by their cause
 
     # -- what the owner asks
 
@@ -132,8 +134,9 @@ class Control:
                     sid=f"{session.sid:016x}",
                     user=session.name,
                     peer=format_address(session.peer_address),
-                    reason="workers died of its packets",
+                    reason=POISON,
                 )
+                self._poisoned.add((session.index, session.generation))
             elif self.resumable(session):
                 continue
             self._table.set_state(session.index, layout.STATE_FINISHING)
@@ -147,7 +150,8 @@ class Control:
         up = tuple(
             (s.index, s.generation)
             for s in self._table.sessions()
-            if s.worker == self._worker and s.state == layout.STATE_ACTIVE
+            if s.worker == self._worker
+            and (s.state == layout.STATE_ACTIVE or (s.index, s.generation) in self._poisoned)
         )
         return Hello(VERSION, self._worker, pid, self.credit, up)
 
@@ -171,6 +175,8 @@ class Control:
             case Welcome():
                 for handle in message.ends:
                     self._end(handle, "lost_carrier", True, now)
+                for handle in self._poisoned - set(message.ends):
+                    self._ports.send(Down(*handle, "poison", POISON))
             case LinkInfo():
                 pass  # asynchronous framing is never used on GRE: nothing to apply
             case Refused():
@@ -402,6 +408,8 @@ class Control:
             case Authenticate():
                 live.method = action.method
                 live.peer_name = action.name
+                if not live.user:  # who it says it is, for those who look why it failed
+                    self._table.set_user(handle[0], action.name, AUTH_METHODS.index(action.method))
                 self._ports.authenticate(handle, action)
             case Admission():
                 self._ports.send(Admit(*handle, action.user, action.address, action.pool))
@@ -694,11 +702,9 @@ class Control:
         live.link = None
         live.deadline = None
         self._table.set_state(index, layout.STATE_FINISHING)
-        if not live.asked_to_end:
-            self._ports.send(Down(*live.handle, cause))
-        # The dispatcher logs every end; here is why, where that is more than its cause says.
-        tell = self._log.debug if live.asked_to_end or cause == "user_request" else self._log.info
-        tell(
+        if live.asked_to_end != cause:  # it may have been ending when it was asked to
+            self._ports.send(Down(*live.handle, cause, reason))
+        self._log.debug(  # the dispatcher logs every end, with this reason
             "link ended",
             sid=live.sid,
             user=live.user or live.peer_name,
@@ -733,6 +739,7 @@ class Control:
                 return  # the answer to a repeated End; this session's own comes later
             del self._live[handle[0]]
             self._table.set_state(handle[0], layout.STATE_NONE)
+        self._poisoned.discard(handle)
         self._ports.send(Ended(*handle))
 
     # -- the ring

@@ -35,6 +35,7 @@ ORDER_BY: Final = {
     "tx-bytes": "tx-bytes-raw",
 }
 ADDRESSES: Final = ("ip", "csid")
+HISTORY: Final = 20  # ends that `show session` shows
 
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
@@ -152,20 +153,67 @@ def _csv(head: list[str], rows: list[list[Any]]) -> str:
 @json_option
 @run_dir_option
 def session(name: str, as_json: bool, run_dir: str | None) -> None:
-    """Show all about one session (or each session of a user)."""
+    """Show all about one session (or each session of a user), and how earlier ones ended.
+
+    --json is one object: "sessions" that are there, "ends" newest first.
+    """
     if not name:
         raise ClientError("name a sid, a user or an inner address", EXIT_VALUE)
-    found = Control(run_dir).get(f"/api/session/{quote(name, safe='', errors='surrogateescape')}")
-    if found is None:
-        raise ClientError(f"no session {name!r}; see `pptpcon show sessions`", EXIT_NOTHING)
+    control = Control(run_dir)
+    quoted = quote(name, safe="", errors="surrogateescape")
+    found = control.get(f"/api/session/{quoted}") or []
+    past: list[dict[str, Any]] = []
+    lacking = ""
+    try:
+        past = control.get(f"/api/ends?name={quoted}&limit={HISTORY}") or []
+    except ClientError as e:  # the dispatcher is away: what is there can be told all the same
+        lacking = f"; the calls that ended are not known: {e.message}"
+    if not found and not past:
+        text = f"no session {name!r}{lacking}; see `pptpcon show sessions` and `show ends`"
+        raise ClientError(text, EXIT_NOTHING)
+    if lacking and not as_json:
+        click.echo(lacking.removeprefix("; "), err=True)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps({"sessions": found, "ends": past}, indent=1))
         return
     for i, one in enumerate(found):
         if i:
             click.echo()
         for key, value in _flat(one):
             click.echo(f"{key}: {value}".rstrip())
+    if past:
+        click.echo("\nended:" if found else "ended:")
+        _ends(past)
+
+
+@show.command("ends", cls=ClientCommand)
+@click.argument("name", required=False, metavar="[SID|USER|IP]")
+@click.option(
+    "--limit", type=click.IntRange(0, 999999), default=50, show_default=True, help="0: all."
+)
+@json_option
+@run_dir_option
+def ends(name: str | None, limit: int, as_json: bool, run_dir: str | None) -> None:
+    """Show how calls ended, newest first: one cause each, and why in a sentence.
+
+    The newest 1024 are remembered until the dispatcher ends; the log has all. seconds is
+    the time it was up, or was trying to be.
+    """
+    quoted = quote(name or "", safe="", errors="surrogateescape")
+    past = Control(run_dir).get(f"/api/ends?name={quoted}&limit={limit}")
+    if as_json:
+        click.echo(json.dumps(past, indent=1))
+    elif past:
+        _ends(past)
+    if name and not past:
+        raise ClientError(f"no call of {name!r} is known to have ended", EXIT_NOTHING)
+
+
+def _ends(past: list[dict[str, Any]]) -> None:
+    head = ["time", *(column for column in past[0] if column != "time")]
+    for call in past:
+        call["time"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(call["time"]))
+    tables.show(head, [[call[column] for column in head] for call in past])
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

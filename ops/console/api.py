@@ -17,6 +17,7 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from ops.console import past
 from ops.console.bus import Bus, BusError, BusTimeoutError
 from ops.console.collector import OpenMetricsCollector, TableCollector
 from ops.console.columns import COLUMNS
@@ -28,6 +29,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_MAX: Final = 4096
 VALUE_MAX: Final = 512
+LIMIT_DIGITS: Final = 6
+SID_DIGITS: Final = 16
+HEXADECIMAL: Final = frozenset("0123456789abcdef")
 GZIP_LEVEL: Final = 3  # a scrape page shrinks to a tenth at any level
 SELECTORS: Final = ("sid", "username", "ip", "csid", "all")
 CONTROL_ONLY: Final = "only on the control socket; use `pptpcon show`"
@@ -131,6 +135,7 @@ class Api:
         app = self._application()
         app.router.add_get("/api/sessions", self.sessions)
         app.router.add_get("/api/session/{name:.+}", self.session)
+        app.router.add_get("/api/ends", self.ends)
         app.router.add_post("/api/terminate", self.terminate)
         return app
 
@@ -239,6 +244,30 @@ class Api:
         _query(request)
         found = self._view.find(request.match_info["name"])
         return _json(found) if found else _line(404, "no such session")
+
+    async def ends(self, request: web.Request) -> web.Response:
+        """Calls that ended, newest first: `name` a sid, user or address, at most `limit`."""
+        query = _query(request, "name", "limit")
+        limit = query.get("limit", "0")
+        if not limit.isascii() or not limit.isdigit() or len(limit) > LIMIT_DIGITS:
+            raise BadRequest(f"limit: {limit[:40]!r} is no number")
+        name = query.get("name", "")
+        if len(name) > VALUE_MAX:
+            raise BadRequest("name: too long")
+        if name and len(name) <= SID_DIGITS and not set(name.lower()) - HEXADECIMAL:
+            # A user may be called so, too.
+            sid = name.lower().rjust(SID_DIGITS, "0")
+        else:
+            sid = name
+        try:
+            calls = await self._bus.ends(name, int(limit))
+            if not calls and sid != name:
+                calls = await self._bus.ends(sid, int(limit))
+        except BusTimeoutError as e:
+            return _line(504, str(e))
+        except BusError as e:
+            return _line(502, str(e))
+        return _json([past.row(call) for call in calls])
 
     async def terminate(self, request: web.Request) -> web.Response:
         """{"by": ..., "value": ..., "soft": ...} -> {"count": N}."""

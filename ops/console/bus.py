@@ -1,19 +1,30 @@
-"""The console's one request to the dispatcher: Terminate, answered by Terminated."""
+"""What the console asks the dispatcher: to end sessions, and which calls have ended."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import os
-from typing import Final
+from typing import Final, TypeVar
 
 import zmq
 import zmq.asyncio
 
 from ops import messages
-from ops.messages import MessageError, Refused, Terminate, Terminated
+from ops.messages import (
+    Ends,
+    Message,
+    MessageError,
+    PastCall,
+    PastCalls,
+    Refused,
+    Terminate,
+    Terminated,
+)
 
 TIMEOUT_S: Final = 5.0
+
+A = TypeVar("A", Terminated, PastCalls)
 
 
 class BusError(Exception):
@@ -36,6 +47,20 @@ class Bus:
     async def terminate(self, by: str, value: str, soft: bool) -> int:
         """End the sessions that match; how many the dispatcher found."""
         number = next(self._numbers)
+        answer = await self._request(number, Terminate(number, by, value, soft), Terminated)
+        return answer.count
+
+    async def ends(self, value: str, limit: int) -> tuple[PastCall, ...]:
+        """The newest calls that ended, of those that `value` names; "" and 0: all."""
+        if not self._there():  # asked beside what the table tells: no time is lost on it
+            raise BusError("the dispatcher is not there; see `pptpcon show stat`")
+        number = next(self._numbers)
+        return (await self._request(number, Ends(number, value, limit), PastCalls)).calls
+
+    def _there(self) -> bool:
+        return os.path.exists(self._address.removeprefix("ipc://"))
+
+    async def _request(self, number: int, request: Message, kind: type[A]) -> A:
         if self._context is None:
             self._context = zmq.asyncio.Context(1)
         socket = self._context.socket(zmq.DEALER)
@@ -46,8 +71,8 @@ class Bus:
             socket.setsockopt(zmq.IMMEDIATE, 1)
             socket.connect(self._address)
             async with asyncio.timeout(self._timeout_s):
-                await socket.send(messages.encode(Terminate(number, by, value, soft)))
-                return await self._answer(socket, number)
+                await socket.send(messages.encode(request))
+                return await self._answer(socket, number, kind)
         except TimeoutError:
             raise BusTimeoutError(
                 f"the dispatcher did not answer within {self._timeout_s:g} s; "
@@ -58,7 +83,8 @@ class Bus:
         finally:
             socket.close()
 
-    async def _answer(self, socket: zmq.asyncio.Socket, number: int) -> int:
+    @staticmethod
+    async def _answer(socket: zmq.asyncio.Socket, number: int, kind: type[A]) -> A:
         while True:
             frames = await socket.recv_multipart()
             try:
@@ -67,8 +93,8 @@ class Bus:
                 raise BusError(str(e)) from None
             if isinstance(message, Refused):
                 raise BusError(f"refused by the dispatcher: {message.reason}")
-            if isinstance(message, Terminated) and message.request == number:
-                return message.count
+            if isinstance(message, kind) and message.request == number:
+                return message
 
     def close(self) -> None:
         """Nothing is sent after this."""

@@ -108,9 +108,9 @@ class Box:
                     self.exchange.call_requested(control, number, request, now)
                 case CallCleared(number):
                     self.exchange.call_cleared(control, number, now)
-                case Closed(ending, _, _):
+                case Closed(ending, text, _):
                     del self.controls[control.number]
-                    self.exchange.control_closed(control, ending, now)
+                    self.exchange.control_closed(control, ending, text, now)
                 case _:
                     pass
 
@@ -257,7 +257,7 @@ def test_soft_end_hardens(box: Box) -> None:
 def test_down_is_told_to_the_client(box: Box, cause: str, codes: tuple[int, int]) -> None:
     control = box.connect()
     call = box.up(control)
-    box.say(call.worker, bus.Down(*call.handle, cause))
+    box.say(call.worker, bus.Down(*call.handle, cause, "why"))
     (notify,) = box.replies(control)
     assert notify == DisconnectNotify(call.call_id, *codes)
     box.say(call.worker, bus.Ended(*call.handle))
@@ -267,7 +267,7 @@ def test_down_is_told_to_the_client(box: Box, cause: str, codes: tuple[int, int]
 
 def test_a_cause_of_no_list_is_internal(box: Box) -> None:
     call = box.up(box.connect())
-    box.say(call.worker, bus.Down(*call.handle, "whatever"))
+    box.say(call.worker, bus.Down(*call.handle, "whatever", ""))
     box.say(call.worker, bus.Ended(*call.handle))
     assert box.count("ended_internal_error") == 1
 
@@ -367,7 +367,7 @@ def test_messages_of_other_generations_and_workers_are_nobodys(box: Box) -> None
         (0, (99999, 1)),
     ):
         box.say(worker, bus.Ended(*handle))
-        box.say(worker, bus.Down(*handle, "user_request"))
+        box.say(worker, bus.Down(*handle, "user_request", ""))
         box.say(worker, bus.Installed(*handle, False, "no"))
         box.say(worker, bus.Admit(*handle, "eve", 0, ""))
     assert call.state is CallState.UP
@@ -505,7 +505,7 @@ def test_any_history_leaves_nothing_behind(steps: list[tuple[str, int]]) -> None
                 "admit": bus.Admit(*call.handle, f"u{n % 4}", 0, ""),
                 "static": bus.Admit(*call.handle, f"u{n % 4}", 0x0A000100 + n % 4, ""),
                 "up": bus.Up(*call.handle),
-                "down": bus.Down(*call.handle, "user_request"),
+                "down": bus.Down(*call.handle, "user_request", ""),
                 "ended": bus.Ended(*call.handle),
             }
             if what in answers:

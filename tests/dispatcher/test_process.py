@@ -249,7 +249,7 @@ def test_a_pool_of_five_serves_five_with_eight_workers(tmp_path: Path) -> None:
                     assert part in admitted.text
                 one.logged("session refused", "reason=no_address", "pools.default.ranges")
                 one.counted("refused_no_address", 1)
-                workers[n].send(bus.Down(*handle, "refused"))
+                workers[n].send(bus.Down(*handle, "refused", ""))
                 assert client.read(DisconnectNotify).call_id == record.call_id
                 workers[n].end()
                 client.close()
@@ -279,7 +279,7 @@ def test_limits_are_refused_with_their_codes(tmp_path: Path) -> None:
         reply = client.call(4)
         assert (reply.result, reply.error) == (4, 0)
         one.logged("reason=no_slot", "limits.max_sessions")
-        worker.send(bus.Down(*second, "auth_failed"))
+        worker.send(bus.Down(*second, "auth_failed", ""))
         client.read(DisconnectNotify)
         worker.end()
         eventually(lambda: one.used() == 2, "a slot is free")

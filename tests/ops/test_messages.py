@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import msgpack
 import pytest
@@ -16,10 +16,13 @@ from ops.messages import MESSAGES, VERSION, Hello, MessageError, decode, encode
 ints = st.integers(0, 2**64 - 1)
 VALUES = {
     int: ints,
-    str: st.text(max_size=20),
+    str: st.text(max_size=20)
+    | st.binary(max_size=8).map(lambda b: b.decode("utf-8", "surrogateescape")),
     bool: st.booleans(),
     tuple[tuple[int, int], ...]: st.lists(st.tuples(ints, ints), max_size=4).map(tuple),
 }
+past_calls = st.tuples(*(VALUES[kind] for kind in get_args(messages.PastCall)))
+VALUES[tuple[messages.PastCall, ...]] = st.lists(past_calls, max_size=3).map(tuple)
 
 
 def built(kind: type) -> st.SearchStrategy[messages.Message]:

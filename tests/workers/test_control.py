@@ -88,11 +88,15 @@ def test_wrong_password(world: World) -> None:
     handle = world.start(0, "billy", "wrong")
     world.wait(10.0)
     assert not world.clients[handle].up
-    assert world.of(handle, Down) == [Down(*handle, "auth_failed")]
+    assert world.causes(handle) == ["auth_failed"]
     assert world.of(handle, Ended)
     assert world.counter("auth_mschapv2_reject") >= 1
     line = world.log.named("login refused")[0]
     assert line["reason"] == "wrong password (chap-secrets line 2)"
+    (down,) = world.of(handle, Down)
+    assert isinstance(down, Down)
+    assert down.reason == line["reason"]
+    assert world.table.session(0).name == "billy"
     assert line["user"] == "billy"
     assert line["peer"] == "198.18.1.1"
     assert line["sid"] == f"{world.table.session(0).sid:016x}"
@@ -107,7 +111,7 @@ def test_a_login_that_does_not_come(world: World) -> None:
     world.clients[handle].link.start(world.now)
     world.run()
     world.wait(60.0)
-    assert world.of(handle, Down) == [Down(*handle, "auth_failed")]
+    assert world.causes(handle) == ["auth_failed"]
     assert world.of(handle, Ended)
     assert world.counter("auth_mschapv2_timeout") == 1
 
@@ -128,7 +132,7 @@ def test_an_address_that_the_secrets_forbid(world: World) -> None:
     handle = world.start(0, "net", "secret")
     world.wait(10.0)
     assert not world.clients[handle].up
-    assert world.of(handle, Down) == [Down(*handle, "refused")]
+    assert world.causes(handle) == ["refused"]
     line = world.log.named("session refused")[0]
     assert line["cause"] == "address_not_allowed"
     assert "10.99.1.1 from the pool" in str(line["reason"])
@@ -138,7 +142,7 @@ def test_refused_admission(world: World) -> None:
     world.refuse = ("no_address", "pool default: all 5 addresses are in use")
     handle = world.start()
     world.wait(10.0)
-    assert world.of(handle, Down) == [Down(*handle, "refused")]
+    assert world.causes(handle) == ["refused"]
     assert world.of(handle, Ended)
     assert world.log.named("session refused")[0]["cause"] == "no_address"
 
@@ -160,7 +164,7 @@ def test_the_client_hangs_up(world: World) -> None:
     world.clients[handle].link.close("user_request", "bye", world.now)
     world.run()
     world.wait(10.0)
-    assert world.of(handle, Down) == [Down(*handle, "user_request")]
+    assert world.causes(handle) == ["user_request"]
     assert world.of(handle, Ended) == [Ended(*handle)]
     assert world.routes == set()
     assert world.table.session(0).state == layout.STATE_NONE
@@ -191,6 +195,20 @@ def test_soft_end(world: World) -> None:
     assert world.clients[handle].finished is not None
     assert world.of(handle, Down) == []
     assert world.of(handle, Ended) == [Ended(*handle)]
+
+
+def test_the_links_own_cause_is_told_when_the_client_hangs_up_meanwhile(world: World) -> None:
+    """The client answers no Terminate-Request but closes: it was the password all the same."""
+    handle = world.install(0, "billy", "wrong")
+    world.run()
+    world.clients[handle].mute = (b"\xc0\x21\x06",)
+    world.clients[handle].link.start(world.now)
+    world.run()
+    assert world.causes(handle) == []
+    world.control.message(End(*handle, "lost_carrier", False), world.now)
+    world.run()
+    assert world.causes(handle) == ["auth_failed"]
+    assert world.of(handle, Ended)
 
 
 def test_soft_end_of_a_client_that_is_gone(world: World) -> None:
@@ -274,7 +292,7 @@ def test_lost_echoes_end_at_once(world: World) -> None:
     world.clients[handle].deaf = True
     world.engine.emit(KINDS.echo_lost, handle)
     world.run()
-    assert world.of(handle, Down) == [Down(*handle, "echo_timeout")]
+    assert world.causes(handle) == ["echo_timeout"]
     assert world.of(handle, Ended)
 
 
@@ -283,7 +301,7 @@ def test_desync_is_named(world: World) -> None:
     world.engine.emit(KINDS.desync, handle)
     world.run()
     world.wait(10.0)
-    assert world.of(handle, Down) == [Down(*handle, "protocol_error")]
+    assert world.causes(handle) == ["protocol_error"]
     assert world.log.named("MPPE key mismatch")[0]["user"] == "billy"
 
 
@@ -292,7 +310,7 @@ def test_no_route_no_session(world: World) -> None:
     handle = world.start()
     world.wait(10.0)
     assert not world.clients[handle].up
-    assert world.of(handle, Down) == [Down(*handle, "internal_error")]
+    assert world.causes(handle) == ["internal_error"]
     assert world.of(handle, Ended)
     assert world.counter("netops_failures") >= 1
     assert world.log.named("route not added")
@@ -375,7 +393,7 @@ def test_a_successor_knows_what_is_up(world: World) -> None:
     world.clients[handle].link.close("user_request", "bye", world.now)
     world.run()
     world.wait(10.0)
-    assert world.of(handle, Down) == [Down(*handle, "user_request")]
+    assert world.causes(handle) == ["user_request"]
     assert world.of(handle, Ended)
     assert world.routes == set()
 
@@ -399,12 +417,16 @@ def test_poison_and_half_up_sessions_are_not_adopted(world: World) -> None:
     sid = world.table.session(0).sid
     assert world.control.hello(1).sessions == ((0, 1),)
     world.control.adopt(frozenset({sid}))
-    assert world.control.hello(1).sessions == ()
+    # Told as ours, so that it ends by its own cause and not as one that was lost.
+    assert world.control.hello(1).sessions == ((0, 1),)
+    world.control.message(Welcome(1, 0x5EED, ()), world.now)
+    assert world.causes((0, 1)) == ["poison"]
     assert world.log.named("poison session not resumed")[0]["sid"] == f"{sid:016x}"
     world.control.message(End(0, 1, "poison", False), world.now)
     world.run()
     assert world.of((0, 1), Ended)
     assert world.routes == set()
+    assert world.control.hello(1).sessions == ()
 
 
 def test_a_broken_blob_ends_its_session_only(world: World) -> None:
@@ -413,7 +435,7 @@ def test_a_broken_blob_ends_its_session_only(world: World) -> None:
     world.engine.deliver(bad, lcp_echo(1))
     world.engine.deliver(good, lcp_echo(1))
     world.run()
-    assert world.of(bad, Down) == [Down(*bad, "internal_error")]
+    assert world.causes(bad) == ["internal_error"]
     assert world.of(bad, Ended)
     assert world.of(good, Down) == []
     assert world.routes == {world.pool}
@@ -449,7 +471,7 @@ def test_stop_ends_every_session_in_order(world: World) -> None:
     assert world.of(handles[2], Ended)
     assert world.control.busy == 0
     assert world.routes == set()
-    assert all(world.of(h, Down) == [Down(*h, "admin_reboot")] for h in handles)
+    assert all(world.causes(h) == ["admin_reboot"] for h in handles)
 
 
 def test_settings_are_for_new_links(world: World) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from fastpath import layout
 from ops.log import Log
-from ops.messages import Admit, Admitted, Install, Message
+from ops.messages import Admit, Admitted, Down, Install, Message
 from ops.metrics import CONTROL_COUNTERS
 from ops.ranges import parse_address
 from ops.settings import Settings
@@ -246,6 +246,12 @@ class World:
 
     def counter(self, name: str) -> int:
         return self.table.control_counters(0)[CONTROL_COUNTERS.index(name)]
+
+    def causes(self, handle: Handle) -> list[str]:
+        """Of the Downs that were said about a session; each has a reason."""
+        downs = [m for m in self.of(handle, Down) if isinstance(m, Down)]
+        assert all(down.reason for down in downs)
+        return [down.cause for down in downs]
 
     def of(self, handle: Handle, kind: type) -> list[Message]:
         """Messages of one type about one session."""

@@ -21,10 +21,11 @@ import pytest
 import zmq
 from click.testing import CliRunner
 
+from dispatcher.ends import History
 from ops import messages
 from ops.cli.main import cli
 from ops.cli.show import DEFAULT_COLUMNS
-from ops.messages import Terminate, Terminated
+from ops.messages import Ends, PastCalls, Terminate, Terminated
 from tests.ops.console.rig import ROOT, Console, Shared, console
 
 Result = subprocess.CompletedProcess[str]
@@ -197,9 +198,12 @@ def test_not_allowed(running: Console) -> None:
 
 
 @contextmanager
-def dispatcher(run_dir: Path, count: int) -> Iterator[list[Terminate]]:
+def dispatcher(run_dir: Path, count: int, *past: messages.PastCall) -> Iterator[list[Terminate]]:
     """A ROUTER where the dispatcher has its own: notes requests and answers."""
     seen: list[Terminate] = []
+    history = History()
+    for call in past:
+        history.add(call)
     context = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.bind(f"ipc://{run_dir}/bus.sock")
@@ -213,8 +217,12 @@ def dispatcher(run_dir: Path, count: int) -> Iterator[list[Terminate]]:
                 continue
             peer, frame = router.recv_multipart()
             message = messages.decode(frame)
-            assert isinstance(message, Terminate)
             assert peer.startswith(b"console-")
+            if isinstance(message, Ends):
+                calls = history.newest(message.value, message.limit)
+                router.send_multipart([peer, messages.encode(PastCalls(message.request, calls))])
+                continue
+            assert isinstance(message, Terminate)
             seen.append(message)
             # An answer to somebody else's request is not taken for ours.
             for answer in (Terminated(message.request + 1, 99), Terminated(message.request, count)):
@@ -282,3 +290,62 @@ def test_terminate_without_a_dispatcher_and_no_late_delivery(open_dir: Path) -> 
             assert pptpcon("terminate", "csid", "192.0.2.1", run_dir=open_dir).returncode == 0
             assert [m.by for m in seen] == ["csid"]
         assert "Traceback" not in rig.log()
+
+
+def past(n: int, user: str, cause: str, *, up: bool = False) -> messages.PastCall:
+    inner = 0x0A630100 + n if up else 0
+    sid = 0x6500000100000000 + n
+    return 1_700_000_000_000 + n, sid, user, inner, 0xC0000207, cause, "why\x1b[2J", up, n, n, 9
+
+
+def test_ends(open_dir: Path) -> None:
+    calls = [past(1, "alice", "auth_failed"), past(2, "bob", "no_gre")]
+    calls += [past(3, "alice", "user_request", up=True), past(4, "\udcff", "lost_carrier", up=True)]
+    shared = Shared()
+    shared.up(0, "alice", "10.99.1.5")
+    with console(shared, open_dir) as rig, dispatcher(open_dir, 0, *calls):
+        found = json.loads(show(rig, "ends", "--json").stdout)
+        assert [(e["cause"], e["username"], e["ip"]) for e in found] == [
+            ("lost_carrier", "\\xff", "10.99.1.4"),
+            ("user_request", "alice", "10.99.1.3"),
+            ("no_gre", "bob", None),
+            ("auth_failed", "alice", None),
+        ]
+        assert found[0] == found[0] | {"time": 1700000000.004, "csid": "192.0.2.7", "was-up": True}
+        assert found[0]["sid"] == "6500000100000004"
+        lines = show(rig, "ends", "--limit", "1").stdout.splitlines()
+        assert len(lines) == 3
+        assert lines[0].split(" | ")[5].strip() == "cause"
+        assert "\x1b" not in lines[2]
+        assert [e["sid"][-1] for e in json.loads(show(rig, "ends", "bob", "--json").stdout)] == [
+            "2"
+        ]
+        assert show(rig, "ends", "6500000100000001").stdout.count("auth_failed") == 1
+        nobody = show(rig, "ends", "carol")
+        assert (nobody.returncode, nobody.stdout) == (5, "")
+        assert "no call of 'carol'" in nobody.stderr
+        for words in (("--limit", "-1"), ("--limit", "9999999")):
+            assert show(rig, "ends", *words).returncode == 2
+        assert rig.request("/api/ends?limit=x")[0] == 400
+        assert rig.request("/api/ends", tcp=True)[0] == 403
+
+        both = json.loads(show(rig, "session", "alice", "--json").stdout)
+        assert [s["ip"] for s in both["sessions"]] == ["10.99.1.5"]
+        assert [e["cause"] for e in both["ends"]] == ["user_request", "auth_failed"]
+        text = show(rig, "session", "alice").stdout
+        assert text.index("username: alice") < text.index("ended:") < text.index("auth_failed")
+        gone = show(rig, "session", "bob")
+        assert gone.returncode == 0
+        assert gone.stdout.startswith("ended:\n")
+        assert show(rig, "session", "carol").returncode == 5
+
+
+def test_a_session_is_shown_without_a_dispatcher(open_dir: Path) -> None:
+    shared = Shared()
+    shared.up(0, "alice", "10.99.1.5")
+    with console(shared, open_dir) as rig:
+        result = show(rig, "session", "alice")
+        assert result.returncode == 0
+        assert "username: alice" in result.stdout
+        assert "calls that ended are not known" in result.stderr
+        assert show(rig, "ends").returncode != 0
