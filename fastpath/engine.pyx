@@ -24,8 +24,8 @@ from libc.string cimport memcpy, memset
 from fastpath.gre cimport gre_build, gre_header, gre_parse
 from fastpath.layout cimport *
 from fastpath.mppe cimport (
-    MPPE_A, MPPE_C, MPPE_COUNT, MPPE_D, crypt, crypt_job, first_key, key_size, next_key, rc4_key,
-    rc4_state)
+    MPPE_A, MPPE_C, MPPE_COUNT, MPPE_D, chain_add, crypt, crypt_job, first_key, key_chain,
+    key_size, next_key, rc4_key, rc4_state, run_chains)
 from fastpath.ring cimport (
     entry, fence_release, ring, ring_close, ring_drop, ring_open, ring_peek,
     ring_push, ring_sleep, ring_wake_owed, store_release)
@@ -304,6 +304,8 @@ cdef class Engine:
     cdef in_item *items
     cdef uint32_t n_items
     cdef crypt_job *jobs
+    cdef key_chain *chains
+    cdef uint32_t n_chains
     cdef uint8_t *pool
     cdef uint32_t *pool_size_of
     cdef uint32_t *pool_seq
@@ -366,6 +368,7 @@ cdef class Engine:
         self.in_parts = <iovec *>calloc(batch, sizeof(iovec))
         self.items = <in_item *>calloc(batch + POOL_SIZE, sizeof(in_item))
         self.jobs = <crypt_job *>calloc(batch + POOL_SIZE + OUT_MAX, sizeof(crypt_job))
+        self.chains = <key_chain *>calloc(batch + POOL_SIZE + OUT_MAX, sizeof(key_chain))
         self.pool = <uint8_t *>malloc(POOL_SIZE * IN_SIZE)
         self.pool_size_of = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
         self.pool_seq = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
@@ -383,6 +386,7 @@ cdef class Engine:
                 or not tables_open(&self.t, table.head.capacity)
                 or self.in_data == NULL or self.in_messages == NULL or self.in_parts == NULL
                 or self.items == NULL or self.jobs == NULL or self.pool == NULL
+                or self.chains == NULL
                 or self.pool_size_of == NULL or self.pool_seq == NULL or self.pool_free == NULL
                 or self.done_slots == NULL or self.touched == NULL or self.out_data == NULL
                 or self.out == NULL or self.out_messages == NULL or self.out_targets == NULL
@@ -416,6 +420,7 @@ cdef class Engine:
         free(self.in_parts)
         free(self.items)
         free(self.jobs)
+        free(self.chains)
         free(self.pool)
         free(self.pool_size_of)
         free(self.pool_seq)
@@ -1067,6 +1072,7 @@ cdef class Engine:
         """PPP headers; keys in the order of arrival; then decrypt all at once."""
         cdef uint32_t i, n_jobs = 0
         cdef in_item *item
+        self.n_chains = 0
         for i in range(self.n_items):
             item = &self.items[i]
             item.live = 0
@@ -1078,6 +1084,7 @@ cdef class Engine:
             self._open_frame(item, &self.jobs[n_jobs])
             if item.encrypted:
                 n_jobs += 1
+        run_chains(self.chains, self.n_chains, self.jobs)
         if n_jobs:
             crypt(self.jobs, n_jobs)
 
@@ -1166,10 +1173,14 @@ cdef class Engine:
             if steps:
                 s.work -= <int32_t>steps
                 self.count[C_MPPE_REKEYS] += steps
-            for _ in range(steps + 1):
-                next_key(s.r.rx_start, s.mppe_rx_bits, s.rx_key)
             job.stream = NULL
             job.key_size = key_size(s.mppe_rx_bits)
+            if s.rx_chain >= self.n_chains or self.chains[s.rx_chain].owner != s:
+                s.rx_chain = self.n_chains
+                self._chain(&self.chains[self.n_chains], s, s.r.rx_start, s.rx_key,
+                            s.mppe_rx_bits)
+                self.n_chains += 1
+            chain_add(&self.chains[s.rx_chain], self.jobs, <int32_t>(job - self.jobs), steps + 1)
         s.rx_count = <uint16_t>((bits + 1) & MPPE_COUNT)
         item.p = p + 2
         item.n = n - 2
@@ -1177,7 +1188,16 @@ cdef class Engine:
         item.encrypted = 1
         job.data = item.p
         job.size = item.n
-        memcpy(job.key, s.rx_key, 16)
+        if job.stream != NULL:
+            memcpy(job.key, s.rx_key, 16)
+
+    cdef void _chain(self, key_chain *c, session *s, const uint8_t *start, uint8_t *key,
+                     uint32_t bits) noexcept nogil:
+        c.owner = s
+        c.start = start
+        c.key = key
+        c.bits = bits
+        c.first = -1
 
     cdef bint _stateful_key(self, session *s, uint32_t bits, crypt_job *job) noexcept nogil:
         """RFC 3078 sections 7.1 and 8: the key changes where A is set, which every 256th
@@ -1412,6 +1432,8 @@ cdef class Engine:
         cdef session **touched = self.touched + self.batch + POOL_SIZE
         cdef crypt_job *jobs = self.jobs + self.batch + POOL_SIZE
         cdef crypt_job *job
+        cdef key_chain *chains = self.chains + self.batch + POOL_SIZE
+        cdef uint32_t n_chains = 0
         cdef bint ack
         cdef uint32_t at = 0, end
         cdef int sent, tries = 0
@@ -1426,7 +1448,16 @@ cdef class Engine:
                 job.data = o.secret
                 job.size = o.secret_size
                 job.stream = s.tx_stream
-                if s.tx_stream == NULL or s.tx_flush or (s.tx_count & 0xFF) == 0xFF:
+                if s.tx_stream == NULL:
+                    put16(o.secret - 2, MPPE_A | MPPE_D | s.tx_count)
+                    job.key_size = key_size(s.mppe_tx_bits)
+                    if s.tx_chain >= n_chains or chains[s.tx_chain].owner != s:
+                        s.tx_chain = n_chains
+                        self._chain(&chains[n_chains], s, s.r.tx_start, s.tx_key,
+                                    s.mppe_tx_bits)
+                        n_chains += 1
+                    chain_add(&chains[s.tx_chain], jobs, <int32_t>n_jobs - 1, 1)
+                elif s.tx_flush or (s.tx_count & 0xFF) == 0xFF:
                     next_key(s.r.tx_start, s.mppe_tx_bits, s.tx_key)
                     put16(o.secret - 2, MPPE_A | MPPE_D | s.tx_count)
                     job.key_size = key_size(s.mppe_tx_bits)
@@ -1460,6 +1491,7 @@ cdef class Engine:
             else:
                 address_message(&self.out_messages[i], &self.out_targets[i], s.peer, s.here,
                                 o.start, o.total)
+        run_chains(chains, n_chains, jobs)
         if n_jobs:
             crypt(jobs, n_jobs)
         for i in range(n_touched):

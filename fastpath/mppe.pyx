@@ -7,7 +7,7 @@ octets: one stream 1900 ns, two in C 1400, six 950; OpenSSL's assembler 1500.) T
 twin is workers/ppp/mppe_twin.py.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastpath.wire cimport be32, put32
@@ -139,6 +139,73 @@ cdef void next_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept n
     rc4_run(&r, fresh, size)
     salt(bits, fresh)
     memcpy(key, fresh, size)
+
+
+cdef void next_keys_three(key_chain *a, key_chain *b, key_chain *c) noexcept nogil:
+    """One change of each of three chains, their key schedules in step."""
+    cdef key_chain *chains[3]
+    cdef uint8_t fresh[3][16]
+    cdef rc4_state r[3]
+    cdef uint32_t size[3]
+    cdef int i
+    chains[0] = a
+    chains[1] = b
+    chains[2] = c
+    for i in range(3):
+        size[i] = key_size(chains[i].bits)
+        sha_key(chains[i].start, chains[i].key, size[i], fresh[i])
+    rc4_key_three(r, fresh[0], size[0] - 1, fresh[1], size[1] - 1, fresh[2], size[2] - 1, IDENTITY)
+    for i in range(3):
+        rc4_run(&r[i], fresh[i], size[i])
+        salt(chains[i].bits, fresh[i])
+        memcpy(chains[i].key, fresh[i], size[i])
+
+
+cdef void chain_add(key_chain *c, crypt_job *jobs, int32_t job, uint32_t changes) noexcept nogil:
+    """Append a job: its key is the chain's after so many changes more."""
+    jobs[job].changes = changes
+    jobs[job].next = -1
+    if c.first < 0:
+        c.first = job
+    else:
+        jobs[c.last].next = job
+    c.last = job
+
+
+cdef bint chain_step(key_chain *c, crypt_job *jobs) noexcept nogil:
+    """A change was made: False when the chain has no job left that needs one."""
+    cdef crypt_job *job = &jobs[c.first]
+    job.changes -= 1
+    if job.changes == 0:
+        memcpy(job.key, c.key, 16)
+        c.first = job.next
+    return c.first >= 0
+
+
+cdef void run_chains(key_chain *chains, uint32_t n, crypt_job *jobs) noexcept nogil:
+    """Fill in the keys of all jobs: a chain is serial, but three chains go in step."""
+    cdef key_chain *lane[3]
+    cdef uint32_t taken = 0, lanes = 0, i
+    while True:
+        while lanes < 3 and taken < n:
+            lane[lanes] = &chains[taken]
+            lanes += 1
+            taken += 1
+        if lanes < 3:
+            break
+        next_keys_three(lane[0], lane[1], lane[2])
+        i = 0
+        while i < lanes:
+            if chain_step(lane[i], jobs):
+                i += 1
+            else:
+                lanes -= 1
+                lane[i] = lane[lanes]
+    for i in range(lanes):
+        while True:
+            next_key(lane[i].start, lane[i].bits, lane[i].key)
+            if not chain_step(lane[i], jobs):
+                break
 
 
 cdef uint8_t[256] IDENTITY
@@ -305,6 +372,38 @@ def crypt_batch(list packets not None, list keys not None):
     return [bytes(b[: len(p)]) for b, p in zip(buffers, packets, strict=True)]
 
 
+def chain_keys(list starts not None, list counts not None):
+    """Keys of chains in step, for tests: after each of counts[i] changes, from starts[i]."""
+    cdef crypt_job jobs[256]
+    cdef key_chain chains[64]
+    cdef uint8_t keys[64][16]
+    cdef uint8_t begin[64][16]
+    cdef uint32_t i, k, n = len(starts), total = 0
+    if n > 64 or len(counts) != n or sum(counts) > 256 or any(c < 1 for c in counts):
+        raise ValueError("at most 64 chains and 256 keys, each chain with one or more")
+    for i in range(n):
+        start = starts[i]
+        if len(start) not in (8, 16):
+            raise ValueError(f"start key of {len(start)} octets")
+        memcpy(begin[i], <const uint8_t *><const char *><bytes>start, len(start))
+        chains[i].bits = 128 if len(start) == 16 else 40
+        chains[i].start = begin[i]
+        chains[i].key = keys[i]
+        chains[i].first = -1
+        first_key(begin[i], chains[i].bits, keys[i])
+        for k in range(<uint32_t>counts[i]):
+            jobs[total].stream = NULL
+            chain_add(&chains[i], jobs, <int32_t>total, 1)
+            total += 1
+    run_chains(chains, n, jobs)
+    found = []
+    total = 0
+    for i in range(n):
+        found.append([<bytes>jobs[total + k].key[:len(starts[i])] for k in range(<uint32_t>counts[i])])
+        total += counts[i]
+    return found
+
+
 def sha1_digest(bytes data not None):
     """SHA-1 of any octets by the kernel in use; for tests."""
     cdef uint32_t state[5]
@@ -337,6 +436,7 @@ def measure(uint32_t size, uint32_t sessions, uint32_t packets=60, uint32_t roun
     """CPU ns of whole stateless packets, 128 bits: (least, median) over `rounds` batches of
     `packets` packets of `size` octets, spread over `sessions` sessions. For benchmarks."""
     cdef crypt_job jobs[256]
+    cdef key_chain chains[256]
     cdef uint8_t keys[256][16]
     cdef uint8_t start[16]
     cdef uint32_t i, n
@@ -351,14 +451,19 @@ def measure(uint32_t size, uint32_t sessions, uint32_t packets=60, uint32_t roun
     for _ in range(rounds):
         began = cpu_ns()
         with nogil:
+            for i in range(sessions):
+                chains[i].start = start
+                chains[i].key = keys[i]
+                chains[i].bits = 128
+                chains[i].first = -1
             for i in range(packets):
                 n = i % sessions
-                next_key(start, 128, keys[n])
                 jobs[i].data = &view[i * 2304]
                 jobs[i].size = size
                 jobs[i].key_size = 16
                 jobs[i].stream = NULL
-                memcpy(jobs[i].key, keys[n], 16)
+                chain_add(&chains[n], jobs, <int32_t>i, 1)
+            run_chains(chains, sessions, jobs)
             crypt(jobs, packets)
         found.append((cpu_ns() - began) / packets)
     found.sort()

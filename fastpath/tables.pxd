@@ -63,6 +63,8 @@ cdef struct session:
     uint32_t desync            # packets in a row that decrypted to nothing known
     int32_t work               # key changes and control frames allowed until the next sweep
     int32_t frames
+    uint32_t tx_chain          # of the batch at hand, if that chain's owner is this session
+    uint32_t rx_chain
     bint tx_touched
     bint rx_touched
     # the next hop on the way out; hop_ifindex 0: by the raw socket

@@ -79,6 +79,20 @@ def test_key_changes(bits: int) -> None:
         assert key == expected
 
 
+@given(
+    st.lists(st.tuples(keys, st.integers(1, 9)), max_size=12),
+)
+def test_chains_in_step(chains: list[tuple[bytes, int]]) -> None:
+    found = mppe.chain_keys([start for start, _ in chains], [n for _, n in chains])
+    for (start, n), made in zip(chains, found, strict=True):
+        bits = 128 if len(start) == 16 else 40
+        key, expected = mppe.initial_key(start, bits), []
+        for _ in range(n):
+            key = mppe.changed_key(start, key, bits)
+            expected.append(key)
+        assert made == expected
+
+
 def test_bad_arguments_are_refused() -> None:
     for call in (
         lambda: mppe.initial_key(b"short", 128),

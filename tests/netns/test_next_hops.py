@@ -88,11 +88,12 @@ def test_changes_are_noticed_and_our_own_routes_are_none(net: SimpleNamespace) -
 
 def test_the_data_thread_is_told(net: SimpleNamespace) -> None:
     told: list[tuple[int, ...]] = []
-    engine = SimpleNamespace(
-        set_hop=lambda index, generation, ifindex, mac, mtu: (
-            told.append((index, generation, ifindex, mtu)) or True
-        )
-    )
+
+    def set_hop(index: int, generation: int, ifindex: int, mac: bytes, mtu: int) -> bool:
+        told.append((index, generation, ifindex, mtu))
+        return True
+
+    engine = SimpleNamespace(set_hop=set_hop)
 
     async def story() -> None:
         way_out = WayOut(engine, asyncio.get_running_loop())
