@@ -391,7 +391,7 @@ def chain_keys(list starts not None, list counts not None):
         chains[i].key = keys[i]
         chains[i].first = -1
         first_key(begin[i], chains[i].bits, keys[i])
-        for k in range(<uint32_t>counts[i]):
+        for _ in range(<uint32_t>counts[i]):
             jobs[total].stream = NULL
             chain_add(&chains[i], jobs, <int32_t>total, 1)
             total += 1
@@ -399,7 +399,8 @@ def chain_keys(list starts not None, list counts not None):
     found = []
     total = 0
     for i in range(n):
-        found.append([<bytes>jobs[total + k].key[:len(starts[i])] for k in range(<uint32_t>counts[i])])
+        size = len(starts[i])
+        found.append([<bytes>jobs[total + k].key[:size] for k in range(<uint32_t>counts[i])])
         total += counts[i]
     return found
 
@@ -412,7 +413,8 @@ def sha1_digest(bytes data not None):
     state[2] = 0x98BADCFEU
     state[3] = 0x10325476U
     state[4] = 0xC3D2E1F0U
-    padded = data + b"\x80" + bytes((119 - len(data) % 64) % 64) + (8 * len(data)).to_bytes(8, "big")
+    filler = bytes((119 - len(data) % 64) % 64)
+    padded = data + b"\x80" + filler + (8 * len(data)).to_bytes(8, "big")
     sha1_blocks(state, <const uint8_t *><const char *>padded, len(padded) // 64)
     return b"".join(state[i].to_bytes(4, "big") for i in range(5))
 
