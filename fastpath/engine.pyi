@@ -47,6 +47,7 @@ class Engine:
         tun_address: int = 0,  # for ICMP the engine sends: source address, host order
         skip_sids: Iterable[int] = (),  # poison: sessions a successor does not go on with
         hop_fd: int = -1,  # AF_PACKET SOCK_DGRAM socket for set_hop(); -1: always the raw one
+        window: int = 64,  # ours, as the peer was told: half of it is acknowledged at once
     ) -> None: ...
     def run(self) -> None: ...  # body of the data thread; returns after stop()
     def stop(self) -> None: ...

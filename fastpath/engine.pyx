@@ -225,6 +225,7 @@ cdef enum:
     OUT_HEAD = 64              # room for GRE, PPP and MPPE headers before the inner packet
     OUT_MAX = 128              # packets of one sendmmsg
     POOL_SIZE = 2048           # packets held for reordering, all sessions together
+    HELD = 64                  # and places for them in a session: divides 2 ** 32
     TUN_READ = 65552 + 64
     JUMP_MAX = 4096            # a sequence this far ahead is a lost burst, beyond it a stray
     STRAYS = 4                 # strays in a row that make a new sequence
@@ -289,7 +290,7 @@ cdef class Engine:
     cdef int role, gre_fd, raw_fd, hop_fd, tun_fd, wake_fd, cpu
     cdef readonly int event_fd
     cdef uint32_t worker
-    cdef uint32_t batch, depth
+    cdef uint32_t batch, depth, ack_every
     cdef uint64_t hold_ns, ack_ns
     cdef bint mss_clamp
     cdef uint32_t tun_address
@@ -336,10 +337,10 @@ cdef class Engine:
                   int tun_fd, bint packet_mode, int cpu=-1, uint32_t batch=64,
                   uint32_t reorder_depth=32, uint32_t reorder_timeout_ms=50,
                   uint32_t ack_delay_ms=100, bint mss_clamp=True, uint32_t tun_address=0,
-                  skip_sids=(), int hop_fd=-1):
+                  skip_sids=(), int hop_fd=-1, uint32_t window=64):
         if worker >= table.head.workers:
             raise EngineError(f"worker {worker} of {table.head.workers}")
-        if not 1 <= batch <= 1024 or reorder_depth > 64:
+        if not 1 <= batch <= 1024 or reorder_depth > HELD:
             raise EngineError("batch is 1 to 1024, reorder_depth 0 to 64")
         if role not in (ROLE_SERVER, ROLE_CLIENT):
             raise EngineError(f"role {role}")
@@ -355,6 +356,8 @@ cdef class Engine:
         self.cpu = cpu
         self.batch = batch
         self.depth = reorder_depth
+        # A peer that honours our window must never stand at its end.
+        self.ack_every = min(16, window // 2 if window > 1 else 1)
         self.hold_ns = reorder_timeout_ms * MS
         self.ack_ns = ack_delay_ms * MS
         self.mss_clamp = mss_clamp
@@ -555,7 +558,23 @@ cdef class Engine:
             self._link_up(s)
             self._six_up(s)
             self._event(EV_RESUMED, s, NULL, 0)
-        self.count[C_QUEUED] = 0
+        self._account()
+
+    cdef void _account(self) noexcept nogil:
+        """Packets that a predecessor had in hand when it died, so that the sums stay right."""
+        cdef uint64_t *c = self.count
+        cdef uint64_t ended = c[C_RX_ACK_ONLY] + c[C_RX_CONTROL] + c[C_RX_DATA]
+        cdef int i
+        for i in range(D_RX_MALFORMED, D_RX_SESSION_ENDED + 1):
+            ended += c[i]
+        if c[C_GRE_RX_PACKETS] > ended:
+            c[D_RX_SESSION_ENDED] += c[C_GRE_RX_PACKETS] - ended
+        c[C_QUEUED] = 0
+        ended = c[C_TX_DATA]
+        for i in range(D_TX_NO_SESSION, D_TX_SEND_FAILED + 1):
+            ended += c[i]
+        if c[C_TUN_RX_PACKETS] > ended:
+            c[D_TX_SEND_FAILED] += c[C_TUN_RX_PACKETS] - ended
 
     cdef session *_fill(self, uint32_t index, record *r) noexcept nogil:
         """A private session for a record, with what the dispatcher wrote."""
@@ -573,8 +592,8 @@ cdef class Engine:
         s.peer_call_id = r.peer_call_id
         s.peer = htonl(r.peer_address)
         s.here = htonl(r.local_address)
-        s.ack_every = 16
-        if r.peer_window and r.peer_window < 32:
+        s.ack_every = self.ack_every
+        if r.peer_window and r.peer_window < 2 * s.ack_every:
             s.ack_every = r.peer_window // 2 if r.peer_window > 1 else 1
         s.ack_before = s.ack_after = s.hold_before = s.hold_after = NOBODY
         s.next_call = s.next_inner = NOBODY
@@ -740,7 +759,7 @@ cdef class Engine:
         self._ack_unlist(s)
         self._hold_unlist(s)
         if s.held_count:
-            for i in range(self.depth):
+            for i in range(HELD):
                 if s.held[i]:
                     self.pool_free[self.n_free] = s.held[i] - 1
                     self.n_free += 1
@@ -936,15 +955,15 @@ cdef class Engine:
             self._accept(s, p, h.size, -1)
             if s.held_count:
                 self._drain(s)
+        elif ahead < -JUMP_MAX:
+            self._stray(s, &h, p)
         elif ahead < 0:
             ahead = -ahead
             if ahead <= 64 and not (s.rx_map >> (ahead - 1)) & 1:
                 s.rx_map |= <uint64_t>1 << (ahead - 1)
                 self._drop(s, D_RX_LATE)
-            elif ahead <= JUMP_MAX:
-                self._drop(s, D_RX_DUPLICATE)
             else:
-                self._stray(s, &h, p)
+                self._drop(s, D_RX_DUPLICATE)
         elif ahead < <int32_t>self.depth:
             self._hold(s, h.seq, p, h.size)
         elif ahead < JUMP_MAX:
@@ -1006,9 +1025,9 @@ cdef class Engine:
     cdef void _hold(self, session *s, uint32_t seq, uint8_t *p, uint32_t n) noexcept nogil:
         """Early: keep a copy until the gap closes or is given up."""
         cdef int32_t slot
-        cdef uint32_t at = seq % self.depth
+        cdef uint32_t at = seq % HELD
         if s.held == NULL:
-            s.held = <int32_t *>calloc(64, sizeof(int32_t))
+            s.held = <int32_t *>calloc(HELD, sizeof(int32_t))
             if s.held == NULL:
                 self._drop(s, D_RX_OUT_OF_WINDOW)
                 return
@@ -1034,7 +1053,7 @@ cdef class Engine:
         cdef int32_t slot
         cdef uint32_t at
         while s.held_count:
-            at = s.rx_next % self.depth
+            at = s.rx_next % HELD
             slot = s.held[at] - 1
             if slot < 0 or self.pool_seq[slot] != s.rx_next:
                 break
@@ -1060,7 +1079,7 @@ cdef class Engine:
             self._hold_unlist(s)
             return
         for i in range(1, self.depth):
-            slot = s.held[(s.rx_next + i) % self.depth] - 1
+            slot = s.held[(s.rx_next + i) % HELD] - 1
             if slot >= 0:
                 self._skip_to(s, self.pool_seq[slot])
                 break
@@ -1340,8 +1359,8 @@ cdef class Engine:
     cdef void _desync(self, session *s) noexcept nogil:
         self._drop(s, D_RX_MPPE_DESYNC)
         s.desync += 1
-        if s.desync == DESYNCS:
-            self._event(EV_DESYNC, s, NULL, 0)
+        if s.desync == DESYNCS and not self._event(EV_DESYNC, s, NULL, 0):
+            s.desync -= 1              # no room: told with the next one
 
     # -- to the subscriber
 

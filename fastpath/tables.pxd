@@ -44,7 +44,7 @@ cdef struct session:
     int32_t ack_before, ack_after      # list of sessions owing an acknowledgement
     bint ack_listed
     # reorder queue
-    int32_t *held              # by sequence % depth: pool slot + 1
+    int32_t *held              # by sequence % HELD: pool slot + 1
     uint32_t held_count
     uint64_t hold_due
     int32_t hold_before, hold_after

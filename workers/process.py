@@ -46,6 +46,7 @@ def make_engine(started: boot.Boot, table: Table) -> Engine:
         mss_clamp=started.settings.ppp.mss_clamp,
         tun_address=int(started.extra.get("local", 0)),
         hop_fd=started.fds.get("hop", -1),
+        window=gre.window,
         skip_sids=started.extra.get("poison_sids", ()),
     )
 

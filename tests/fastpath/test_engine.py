@@ -203,6 +203,62 @@ def test_sequence_wraps_at_32_bits() -> None:
         assert p.count("drop_rx_out_of_window") == 9
 
 
+def test_a_sequence_half_the_numbers_away_is_a_stray() -> None:
+    """Its distance has no positive counterpart in 32 bits."""
+    with running() as p:
+        p.install()
+        p.up()
+        p.send(b"\x21" + udp(INNER, HOST, b"a"), seq=0)
+        p.from_tun()
+        p.send(b"\x21" + udp(INNER, HOST, b"b"), seq=2**31 + 1)
+        p.wait_count("drop_rx_out_of_window", 1)
+        p.send(b"\x21" + udp(INNER, HOST, b"c"), seq=1)
+        assert p.from_tun()[1] == udp(INNER, HOST, b"c")
+
+
+def test_reordering_across_the_wrap_at_a_depth_that_is_no_power_of_two() -> None:
+    """2 ** 32 - 4 and 12 leave the same rest by 30; both must be held."""
+    with running(reorder_depth=30, reorder_timeout_ms=5000) as p:
+        p.install()
+        p.up()
+        packets = {seq % 2**32: udp(INNER, HOST, b"%d" % seq) for seq in range(-9, 13)}
+        for first in (0x70000000, 2**32 - 9):  # four strays: a new sequence
+            for seq in range(first, first + 4):
+                p.send(b"\x21" + packets[2**32 - 6], seq=seq)
+            assert p.from_tun()[1] == packets[2**32 - 6]
+        for seq in (2**32 - 4, 12):
+            p.send(b"\x21" + packets[seq], seq=seq)
+        p.wait_count("queued", 2)
+        for seq in (2**32 - 5, *range(2**32 - 3, 2**32), *range(12)):
+            p.send(b"\x21" + packets[seq], seq=seq)
+        order = [n % 2**32 for n in range(-5, 13)]
+        assert [p.from_tun()[1] for _ in order] == [packets[seq] for seq in order]
+
+
+def test_a_small_window_of_ours_is_never_used_up() -> None:
+    with running(window=4, ack_delay_ms=1000) as p:
+        p.install()
+        p.up()
+        for _ in range(2):
+            p.send(b"\x21" + udp(INNER, HOST, b"x"))
+        assert p.receive(wait=0.5) == (None, 1, b"")
+
+
+def test_what_a_dead_worker_had_in_hand_is_accounted_for() -> None:
+    with running(reorder_timeout_ms=5000) as p:
+        p.install()
+        p.up()
+        p.send(b"\x21" + udp(INNER, HOST, b"1"))
+        p.send(b"\x21" + udp(INNER, HOST, b"held"), seq=5)
+        p.wait_count("queued", 1)
+        table = p.table
+    with running(table) as q:
+        q.event(engine.EVENT_RESUMED)
+        c = table.data_counters(0)
+        assert (c["gre_rx_packets"], c["rx_data"], c["queued"]) == (2, 1, 0)
+        assert c["drop_rx_session_ended"] == 1
+
+
 def test_every_packet_is_accounted_for() -> None:
     with running(reorder_depth=8, reorder_timeout_ms=10) as p:
         p.install()
