@@ -58,7 +58,16 @@ CONNECTION_RESULTS: Final[tuple[str, ...]] = (
     "closed",
 )
 
-AUTH_METHODS: Final[tuple[str, ...]] = ("none", "pap", "chap-md5", "mschap", "mschapv2")
+AUTH_METHODS: Final[tuple[str, ...]] = (
+    "none",
+    "pap",
+    "chap-md5",
+    "mschap",
+    "mschapv2",
+    "eap-md5",
+    "eap-mschapv2",
+    "eap",  # no type agreed yet, or one that is only passed through
+)
 AUTH_RESULTS: Final[tuple[str, ...]] = ("accept", "reject", "timeout")
 
 # Slots of the dispatcher's counter page, in order.

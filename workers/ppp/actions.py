@@ -26,7 +26,7 @@ class Policy:
     mru: int = 1400
     auth: tuple[str, ...] = ("mschapv2",)
     mppe: Literal["require", "prefer", "deny"] = "require"
-    mppe_strengths: tuple[int, ...] = (128,)  # of 128, 40, in order of preference
+    mppe_strengths: tuple[int, ...] = (128,)  # of 128, 56, 40, in order of preference
     dns: tuple[int, ...] = ()  # host-order IPv4
     wins: tuple[int, ...] = ()
     restart_interval: float = 3.0
@@ -35,7 +35,16 @@ class Policy:
     max_failure: int = 10
     negotiation_timeout: float = 60.0
     auth_timeout: float = 30.0
-    mppe_stateful: bool = False  # agree to a peer that insists; the data path must know how
+    mppe_stateful: bool = False  # agree to a peer that asks for it
+    mppe_ask_stateful: bool = False  # ask for it ourselves, for what we receive
+    mppe_by_user: bool = False  # a Verdict may change `mppe`: decide nothing before there is one
+    eap: tuple[str, ...] = ("mschapv2", "md5")  # EAP types in order; "relay": the owner's
+    auth_retries: int = 0  # MS-CHAP: Failures that let the user try again (R=1)
+    chap_rechallenge: float = 0.0  # seconds between challenges of an up link; 0: none
+    ipv6: bool = False
+    interface_id: bytes = b""  # the concentrator's, 8 octets (server only)
+    subscriber_id: Literal["ipv4", "random"] = "ipv4"  # made for peers that have none
+    subscriber_may_choose: bool = True  # an identifier of its own
 
 
 # -- asked of the owner
@@ -55,7 +64,8 @@ class Authenticate:
     pap: `response` is the password. chap-md5: `challenge`, `identifier`, 16-octet
     `response`. mschap: 8-octet `challenge`, 49-octet `response` (LM, NT, flag).
     mschapv2: 16-octet `challenge` (ours), 49-octet `response` (peer challenge 16,
-    zero 8, NT 24, flags 1). `name` is as received, undecoded octets as surrogates.
+    zero 8, NT 24, flags 1). eap-md5 and eap-mschapv2 are like chap-md5 and mschapv2.
+    `name` is as received, undecoded octets as surrogates.
     """
 
     method: str
@@ -71,6 +81,7 @@ class Verdict:
 
     `master`: for mschapv2 the 16-octet master key of RFC 3079; `start_key` for mschap
     (v1) the 16-octet 128-bit start key material, `lm_key` 8 octets for its 40-bit keys;
+    or both start keys as RADIUS gives them (RFC 2548), `send_key` being what we send with.
     b"" if the method gives none. `user` is the account's name for admission and logs.
     """
 
@@ -84,6 +95,23 @@ class Verdict:
     lm_key: bytes = b""
     address: int = 0  # static address of the account, 0: from a pool
     pool: str = ""
+    send_key: bytes = b""
+    receive_key: bytes = b""
+    mppe: Literal["", "require", "prefer", "deny"] = ""  # of this account; "": the policy's
+    mppe_strengths: tuple[int, ...] = ()  # (): the policy's
+    interface_id: bytes = b""  # IPv6CP: the subscriber's, and no other
+
+
+@dataclass(frozen=True, slots=True)
+class EapRelay:
+    """Hand an EAP packet on, unread, and call Link.eap_relayed() (RFC 3579 section 2).
+
+    `packet` is a whole EAP-Response; the first one of an exchange is type Identity. The
+    answer is the next EAP-Request, or a Verdict with the EAP-Success or EAP-Failure.
+    """
+
+    identity: str
+    packet: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +173,19 @@ class NetworkDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Network6Up:
+    """IPv6CP is open and NetworkUp was said: let IPv6 flow. Identifiers have 8 octets."""
+
+    iid: bytes  # the subscriber's
+    our_iid: bytes  # the concentrator's
+
+
+@dataclass(frozen=True, slots=True)
+class Network6Down:
+    """IPv6 must stop; IPv4 is not concerned. Always said before NetworkDown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The link is over (LCP closed, or given up); the last action ever.
 
@@ -163,4 +204,16 @@ class Note:
     fields: tuple[tuple[str, str | int], ...] = ()
 
 
-Action = Send | Authenticate | Admission | SetMppe | NetworkUp | NetworkDown | Finished | Note
+Action = (
+    Send
+    | Authenticate
+    | EapRelay
+    | Admission
+    | SetMppe
+    | NetworkUp
+    | NetworkDown
+    | Network6Up
+    | Network6Down
+    | Finished
+    | Note
+)

@@ -1,11 +1,11 @@
-"""What PAP and CHAP have in common, in both roles: timer, outcome, frozen form."""
+"""What PAP, CHAP and EAP have in common, in both roles: timer, outcome, frozen form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from workers.ppp.actions import Authenticate, Note, Policy, Verdict
+from workers.ppp.actions import Authenticate, EapRelay, Note, Policy, Verdict
 from workers.ppp.keys import Keys
 from workers.ppp.packets import Packet, make_frame
 
@@ -27,21 +27,39 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The user may try again (R=1): a person needs time for it."""
+
+
+Item = bytes | Authenticate | EapRelay | Passed | Failed | Again | Note
+
+
 class Exchange:
     """One authentication of one link. What it has to say gathers in `out`."""
 
     NUMBER: ClassVar[int]
     KEPT: ClassVar[tuple[str, ...]] = ()
-    _BASE_KEPT: ClassVar[tuple[str, ...]] = ("method", "identifier", "timer_at", "left", "over")
+    _BASE_KEPT: ClassVar[tuple[str, ...]] = (
+        "method",
+        "identifier",
+        "timer_at",
+        "left",
+        "over",
+        "asked",
+        "refusal",
+    )
 
     def __init__(self, policy: Policy, method: str) -> None:
         self.policy = policy
         self.method = method
-        self.out: list[bytes | Authenticate | Passed | Failed | Note] = []
+        self.out: list[Item] = []
         self.identifier = 0
         self.timer_at: float | None = None
         self.left = policy.max_configure
         self.over = False
+        self.asked = False  # a verdict is awaited
+        self.refusal = ""  # why the last one was bad, while another may come
 
     def start(self, now: float) -> None:
         """Begin, if it is ours to begin."""
@@ -51,7 +69,7 @@ class Exchange:
         """Take one packet of our protocol; RemoteError if its fields do not fit."""
         raise NotImplementedError
 
-    def decide(self, verdict: Verdict) -> None:
+    def decide(self, verdict: Verdict, now: float) -> None:
         """The answer to Authenticate (server)."""
 
     def repeat(self) -> None:
@@ -86,7 +104,8 @@ class Exchange:
     def thaw(self, frozen: list[Any]) -> None:
         """The inverse of `freeze`."""
         for name, value in zip((*self._BASE_KEPT, *self.KEPT), frozen, strict=True):
-            setattr(self, name, value)
+            # msgpack knows lists only; what is kept here are numbers, texts and tuples.
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
 
 
 def text_of(octets: bytes) -> str:

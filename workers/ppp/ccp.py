@@ -1,7 +1,8 @@
 """CCP, RFC 1962, and its one option we ever agree to: MPPE, RFC 3078 section 2.
 
 An option in a Configure-Request says what its sender is ready to *receive*: our request
-settles the keys we decrypt with, the peer's those we encrypt with.
+settles the keys we decrypt with, the peer's those we encrypt with. So each side also asks
+for state (H not set) in the direction it receives, and the directions may differ.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from workers.ppp.packets import (
 
 MPPE: Final = 18
 STATELESS: Final = 0x01000000  # H
-BITS: Final[dict[int, int]] = {128: 0x40, 40: 0x20}  # S and L; M, D and C are Naked away
+# S, M and L; D (obsolete) and C (MPPC) are Naked away.
+BITS: Final[dict[int, int]] = {128: 0x40, 56: 0x80, 40: 0x20}
 
 SUGGESTIONS: Final = 3  # ours: how often MPPE is asked for of a peer that leaves it out
 
@@ -70,7 +72,7 @@ class Ccp(ControlProtocol):
         # RFC 3078 section 2: the first request names all, the peer's Nak picks one. Asked
         # for one it does not have, pppd rejects MPPE and hangs up.
         self.wish = strengths
-        self.wish_stateful = False
+        self.wish_stateful = self.policy.mppe_ask_stateful
         self.suggested = 0
 
     @property
@@ -101,10 +103,10 @@ class Ccp(ControlProtocol):
             if not offered:
                 return self._without(f"the peer wants MPPE {option.value:08x}")
             self.wish = (offered[0],)
-            if not option.value & STATELESS:
-                if not self.policy.mppe_stateful:
-                    return self._without("the peer insists on stateful MPPE")
-                self.wish_stateful = True
+            stateful = not option.value & STATELESS
+            if stateful and not self.policy.mppe_stateful:
+                return self._without("the peer insists on stateful MPPE")
+            self.wish_stateful = stateful
         return ""
 
     def rejected(self, options: tuple[Option, ...]) -> str:
@@ -148,16 +150,15 @@ class Ccp(ControlProtocol):
             return Judgement(settings=Sending())
         offered = [bits for bits in self.strengths if value & BITS[bits]]
         bits = offered[0] if offered else (self.strengths or (128,))[0]
+        stateful = bool(offered) and not value & STATELESS and self.policy.mppe_stateful
+        good = self._option(bits, stateful=stateful)
         # It may appear once only; of several, one is suggested.
-        if len(wanted) == 1 and offered:
-            if value == STATELESS | BITS[bits]:
-                return Judgement(settings=Sending(bits))
-            if value == BITS[bits] and self.policy.mppe_stateful and self.failures:
-                return Judgement(settings=Sending(bits, True))
+        if len(wanted) == 1 and offered and wanted[0] == good:
+            return Judgement(settings=Sending(bits, stateful))
         if self.required and self.failures >= self.policy.max_failure:
             insists = "stateful MPPE" if not value & STATELESS else f"MPPE {value:08x}"
             return Judgement(fatal=f"MPPE required: the peer insists on {insists}")
-        return Judgement(naks=(self._option(bits),))
+        return Judgement(naks=(good,))
 
     def commit(self, settings: Any) -> None:
         sending: Sending = settings

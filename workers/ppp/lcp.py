@@ -28,6 +28,7 @@ AUTH_DATA: Final[dict[str, bytes]] = {
     "chap-md5": b"\xc2\x23\x05",
     "mschap": b"\xc2\x23\x80",
     "mschapv2": b"\xc2\x23\x81",
+    "eap": b"\xc2\x27",
 }
 AUTH_NAMES: Final[dict[bytes, str]] = {data: name for name, data in AUTH_DATA.items()}
 

@@ -7,7 +7,8 @@ Order after authentication: CCP begins and Admission is asked at once. IPCP wait
 both. A Configure-Request of IPCP that comes earlier is kept and answered then; never is
 it answered by Terminate-Ack, at which RouterOS hangs up. When MPPE is required, IPCP
 waits for CCP to be open; when it is only preferred, for CCP to be settled one way or
-the other, but of a peer silent about it no longer than two restart intervals.
+the other, but of a peer silent about it no longer than two restart intervals. IPv6CP
+begins together with IPCP and waits for the same; whatever becomes of it, IPv4 stays.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from workers.ppp.actions import (
     Admission,
     Agreed,
     Authenticate,
+    EapRelay,
     Finished,
+    Network6Down,
+    Network6Up,
     NetworkDown,
     NetworkUp,
     Note,
@@ -30,13 +34,15 @@ from workers.ppp.actions import (
     SetMppe,
     Verdict,
 )
-from workers.ppp.authentication import Exchange, Failed, Passed, text_of
+from workers.ppp.authentication import Again, Exchange, Failed, Item, Passed, text_of
 from workers.ppp.automaton import DEAF, State
 from workers.ppp.ccp import Ccp
 from workers.ppp.chap import ChapClient, ChapServer
 from workers.ppp.control import ControlProtocol, Signal
+from workers.ppp.eap import KEYED, EapClient, EapServer
 from workers.ppp.errors import LocalError, RemoteError
 from workers.ppp.ipcp import Ipcp
+from workers.ppp.ipv6cp import Ipv6cp
 from workers.ppp.keys import Keys
 from workers.ppp.lcp import Lcp
 from workers.ppp.mschap import octets
@@ -44,8 +50,11 @@ from workers.ppp.packets import (
     CCP,
     CHAP,
     COMPRESSED,
+    EAP,
     IP,
     IPCP,
+    IPV6,
+    IPV6CP,
     LCP,
     PAP,
     Code,
@@ -54,7 +63,7 @@ from workers.ppp.packets import (
 )
 from workers.ppp.pap import PapClient, PapServer
 
-FROZEN_VERSION: Final = 1
+FROZEN_VERSION: Final = 2
 MPPE_OVERHEAD: Final = 4  # 2 octets of coherency count and 2 of the inner protocol field
 KEYLESS: Final = frozenset({"none", "pap", "chap-md5"})
 PATIENCE: Final = 2  # restart intervals that preferred, not required MPPE may hold IPCP up
@@ -92,6 +101,7 @@ class Link:
         self._lcp = Lcp(policy, magic=magic, seed=challenge)
         self._ccp = Ccp(policy)
         self._ipcp = Ipcp(policy)
+        self._six = Ipv6cp(policy, challenge)
         self._auth: Exchange | None = None
         self._auths = 0  # exchanges begun: each has its own challenge
         self._actions: list[Action] = []
@@ -109,10 +119,14 @@ class Link:
         self._mppe: Mppe = CLEAR
         self._up = False
         self._was_up = False
-        self._held = b""  # a Configure-Request of IPCP that came too early
+        self._six_up = False
+        # Configure-Requests of IPCP and IPv6CP that came too early.
+        self._held = b""
+        self._held_six = b""
         self._negotiation_at: float | None = None
         self._auth_at: float | None = None
         self._ccp_at: float | None = None
+        self._rechallenge_at: float | None = None
         self._cause = ""
         self._reason = ""
 
@@ -138,7 +152,7 @@ class Link:
     @property
     def method(self) -> str:
         """Authentication method, of ops.metrics.AUTH_METHODS."""
-        return self._method
+        return self._auth.method if self._auth is not None else self._method
 
     @property
     def deadline(self) -> float | None:
@@ -149,12 +163,19 @@ class Link:
             self._lcp.deadline,
             self._ccp.deadline,
             self._ipcp.deadline,
+            self._six.deadline,
             self._auth.timer_at if self._auth is not None else None,
             self._negotiation_at,
             self._auth_at,
             self._ccp_at,
         ]
         return min((at for at in times if at is not None), default=None)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When handle_timer has something to do though nothing is awaited: a link that is
+        up and at rest is challenged again. None: never."""
+        return self._rechallenge_at if self._up else None
 
     def take(self) -> list[Action]:
         """What is to be done, in order; each is given once."""
@@ -187,7 +208,7 @@ class Link:
         """Do what is due; harmless at any time."""
         if self._phase in (Phase.DEAD, Phase.OVER):
             return
-        for protocol in (self._lcp, self._ccp, self._ipcp):
+        for protocol in (self._lcp, self._ccp, self._ipcp, self._six):
             protocol.handle_timer(now)
         if self._auth is not None:
             self._auth.handle_timer(now)
@@ -200,22 +221,67 @@ class Link:
             self._start_ipcp(now)
             self._drain(now)
         if _due(self._auth_at, now):
-            self._note("auth_timeout", method=self._method)
-            seconds = f"{self.policy.auth_timeout:g} s"
-            self.close("auth_failed", f"no {self._method} login within {seconds}", now)
+            self._auth_late(now)
+        if _due(self._rechallenge_at, now):
+            self._rechallenge(now)
+            self._drain(now)
         if _due(self._negotiation_at, now):
             seconds = f"{self.policy.negotiation_timeout:g} s"
             where = NAMES.get(self._phase, "PPP")
             self.close("negotiation_timeout", f"{where} did not finish within {seconds}", now)
 
+    def _auth_late(self, now: float) -> None:
+        refusal = self._auth.refusal if self._auth is not None else ""
+        if refusal:
+            # It could have tried again, and did not.
+            self._close("auth_failed", refusal, "Authentication failed", now)
+            return
+        self._note("auth_timeout", method=self.method)
+        seconds = f"{self.policy.auth_timeout:g} s"
+        self.close("auth_failed", f"no {self.method} login within {seconds}", now)
+
+    def _rechallenge(self, now: float) -> None:
+        if not isinstance(self._auth, ChapServer) or not self.policy.chap_rechallenge:
+            self._rechallenge_at = None
+        elif not self._up or not self._auth.over:
+            self._rechallenge_at = now + self.policy.chap_rechallenge
+        else:
+            self._rechallenge_at = None
+            self._auth_at = now + self.policy.auth_timeout
+            self._auth.rechallenge(now)
+
     def authenticated(self, verdict: Verdict, now: float) -> None:
         """The answer to Authenticate. Late ones are of no use and do no harm."""
+        if not self._is_awaited():
+            return
+        assert self._auth is not None
+        if self._phase is Phase.NETWORK and verdict.ok and verdict.user != self._user:
+            verdict = Verdict(False, reason=f"{verdict.user!r} answered in place of the user")
+        if self._phase is Phase.AUTHENTICATE:
+            self._verdict = verdict
+        self._auth.decide(verdict, now)
+        self._drain(now)
+
+    def eap_relayed(self, packet: bytes, verdict: Verdict | None, now: float) -> None:
+        """The answer to EapRelay: an EAP-Request for the peer, or the end with a verdict."""
+        if not self._is_awaited() or not isinstance(self._auth, EapServer):
+            return
+        if verdict is not None:
+            self._verdict = verdict
+        self._auth.relayed(packet, verdict, now)
+        self._drain(now)
+
+    def _is_awaited(self) -> bool:
         self._outstanding = max(0, self._outstanding - 1)
         # Of several (LCP began anew in between), only the last one is about this exchange.
-        if self._outstanding or self._phase is not Phase.AUTHENTICATE or self._auth is None:
-            return
-        self._verdict = verdict
-        self._auth.decide(verdict)
+        if self._outstanding or self._auth is None:
+            return False
+        return self._auth.asked and self._phase in (Phase.AUTHENTICATE, Phase.NETWORK)
+
+    def identifier_taken(self, now: float) -> None:
+        """The owner cannot have another subscriber with this interface identifier: IPv6CP
+        ends, IPv4 goes on."""
+        self._six.close("interface identifier in use", now)
         self._drain(now)
 
     def admitted(self, address: int, local: int, refusal: str, now: float) -> None:
@@ -262,14 +328,18 @@ class Link:
         elif not self._lcp.opened:
             # "Any non-LCP packets received during this phase MUST be silently discarded."
             self._note("too_early", protocol=f"{protocol:04x}")
-        elif protocol in (PAP, CHAP):
+        elif protocol in (PAP, CHAP, EAP):
             if self._auth is not None and protocol == self._auth.NUMBER:
                 self._auth.receive(Packet.decode(payload), now)
         elif protocol == CCP:
+            self._implies_success(now)
             self._ccp.receive(payload, now)
         elif protocol == IPCP:
+            self._implies_success(now)
             self._receive_ipcp(payload, now)
-        elif protocol not in (IP, COMPRESSED) and self._lcp.reject_protocol(protocol, payload):
+        elif protocol == IPV6CP and self._has_six:
+            self._receive_six(payload, now)
+        elif not self._is_data(protocol) and self._lcp.reject_protocol(protocol, payload):
             self._note("protocol_reject_sent", protocol=f"{protocol:04x}")
 
     def _receive_lcp(self, payload: bytes, now: float) -> None:
@@ -280,7 +350,12 @@ class Link:
             self._rejected(rejected, now)
 
     def _ended_by_peer(self) -> None:
-        if self._phase < Phase.ENDING:
+        if self._phase >= Phase.ENDING:
+            return
+        refusal = self._auth.refusal if self._auth is not None else ""
+        if refusal and self._phase is Phase.AUTHENTICATE:
+            self._ending("auth_failed", refusal)  # it could have tried again
+        else:
             self._ending("user_request", "the peer sent Terminate-Request")
 
     def _receive_ipcp(self, payload: bytes, now: float) -> None:
@@ -289,6 +364,27 @@ class Link:
         elif self._phase is Phase.NETWORK and payload[:1] == bytes([Code.CONFIGURE_REQUEST]):
             self._held = payload
 
+    def _is_data(self, protocol: int) -> bool:
+        """Packets that the data path takes once the network is up."""
+        return protocol in (IP, COMPRESSED) or (protocol == IPV6 and self._has_six)
+
+    @property
+    def _has_six(self) -> bool:
+        # A link of the time before a reload may still have it.
+        return self.policy.ipv6 or self._six.state is not State.INITIAL
+
+    def _receive_six(self, payload: bytes, now: float) -> None:
+        if self._six.state not in DEAF:
+            self._six.receive(payload, now)
+        elif self._phase is Phase.NETWORK and payload[:1] == bytes([Code.CONFIGURE_REQUEST]):
+            self._held_six = payload
+
+    def _implies_success(self, now: float) -> None:
+        """Client: EAP's Success is never repeated, what follows it says the same."""
+        if isinstance(self._auth, EapClient) and self._phase is Phase.AUTHENTICATE:
+            self._auth.indicated()
+            self._drain(now)
+
     def _rejected(self, protocol: int, now: float) -> None:
         """Protocol-Reject, RFC 1661 section 5.7."""
         self._note("protocol_reject_received", protocol=f"{protocol:04x}")
@@ -296,10 +392,12 @@ class Link:
             self._ccp.rejected_by_peer(now)
         elif protocol == IPCP:
             self._ipcp.rejected_by_peer(now)
+        elif protocol == IPV6CP:
+            self._six.rejected_by_peer(now)
         elif protocol == LCP:
             self._lcp.rejected_by_peer(now)
-        elif self._phase is Phase.AUTHENTICATE and protocol in (PAP, CHAP):
-            self.close("auth_failed", f"the peer rejects {self._method}", now)
+        elif self._phase is Phase.AUTHENTICATE and protocol in (PAP, CHAP, EAP):
+            self.close("auth_failed", f"the peer rejects {self.method}", now)
 
     # -- signals and outcomes
 
@@ -312,7 +410,7 @@ class Link:
             pass
 
     def _drain_once(self, now: float) -> bool:
-        for protocol in (self._lcp, self._ccp, self._ipcp):
+        for protocol in (self._lcp, self._ccp, self._ipcp, self._six):
             if protocol.out:
                 self._take_item(protocol, protocol.out.pop(0), now)
                 return True
@@ -333,8 +431,10 @@ class Link:
             self._lcp_signal(item, now)
         elif protocol is self._ccp:
             self._ccp_signal(item, now)
-        else:
+        elif protocol is self._ipcp:
             self._ipcp_signal(item, now)
+        else:
+            self._six_signal(item, now)
 
     def _lcp_signal(self, signal: Signal, now: float) -> None:
         match signal:
@@ -363,7 +463,8 @@ class Link:
             return
         server = self.policy.role == "server"
         self._method = (self._lcp.auth if server else self._lcp.peer_auth) or "none"
-        if self.policy.mppe == "require" and self._method in KEYLESS:
+        required = self.policy.mppe == "require" and not self.policy.mppe_by_user
+        if required and (self._method in KEYLESS or not self._eap_gives_keys()):
             why = f"MPPE required, but authentication by {self._method} gives no keys for it"
             self.close("ccp_failed", why, now)
             return
@@ -376,16 +477,29 @@ class Link:
         self._auth = self._exchange()
         self._auth.start(now)
 
+    def _eap_gives_keys(self) -> bool:
+        return self._method != "eap" or bool(KEYED.intersection(self.policy.eap))
+
     def _exchange(self) -> Exchange:
         """A new exchange with a challenge no other exchange had."""
         self._auths += 1
-        seed = hashlib.sha256(b"challenge %d" % self._auths + self._seed).digest()[:16]
+        seed = hashlib.sha256(b"challenge %d" % self._auths + self._seed).digest()
         server = self.policy.role == "server"
         if self._method == "pap":
             kind = PapServer if server else PapClient
             return kind(self.policy, self._method)
+        if self._method == "eap":
+            return self._eap(seed, server)
         chap = ChapServer if server else ChapClient
         return chap(self.policy, self._method, challenge=seed)
+
+    def _eap(self, seed: bytes, server: bool) -> Exchange:
+        if not server:
+            return EapClient(self.policy, self._method, challenge=seed)
+        eap = EapServer(self.policy, self._method, challenge=seed)
+        if self.policy.mppe == "require" and not self.policy.mppe_by_user:
+            eap.proposals = tuple(name for name in eap.proposals if name in KEYED)
+        return eap
 
     def _lcp_down(self, now: float) -> None:
         """LCP closes or begins anew: all that was built on it goes."""
@@ -393,43 +507,60 @@ class Link:
         self._set_mppe(CLEAR)
         self._ccp = Ccp(self.policy)
         self._ipcp = Ipcp(self.policy)
+        self._six = Ipv6cp(self.policy, self._seed)
         self._auth = None
         self._keys = Keys()
-        self._held = b""
+        self._held = self._held_six = b""
         self._settled = False
-        self._auth_at = self._ccp_at = None
+        self._auth_at = self._ccp_at = self._rechallenge_at = None
         if self._phase < Phase.ENDING:
             self._phase = Phase.ESTABLISH
             if self._negotiation_at is None:
                 self._negotiation_at = now + self.policy.negotiation_timeout
 
-    def _take_auth(self, item: bytes | Authenticate | Passed | Failed | Note, now: float) -> None:
+    def _take_auth(self, item: Item, now: float) -> None:
         if self._phase is Phase.OVER:
             return
         match item:
             case bytes():
                 self._actions.append(Send(item))
-            case Authenticate():
+            case Authenticate() | EapRelay():
                 self._outstanding += 1
                 self._actions.append(item)
             case Passed():
-                self._passed(item.keys, now)
+                self._next_challenge(now)
+                if self._phase is Phase.AUTHENTICATE:
+                    self._passed(item.keys, now)
+                else:
+                    self._auth_at = None  # challenged again; the keys stay
+            case Again():
+                self._auth_at = now + self.policy.auth_timeout
+                if self._negotiation_at is not None:
+                    self._negotiation_at = now + self.policy.negotiation_timeout
             case Failed():
                 # What was wrong is for the log, not for who tries passwords.
                 self._close("auth_failed", item.reason, "Authentication failed", now)
             case Note():
                 self._actions.append(item)
 
+    def _next_challenge(self, now: float) -> None:
+        again = self.policy.chap_rechallenge
+        if again and isinstance(self._auth, ChapServer):
+            self._rechallenge_at = now + again
+
     def _passed(self, keys: Keys, now: float) -> None:
         self._phase = Phase.NETWORK
         self._auth_at = None
         self._keys = keys
-        required = self.policy.mppe == "require"
-        wanted = () if self.policy.mppe == "deny" else self.policy.mppe_strengths
+        mppe = self._verdict.mppe or self.policy.mppe
+        required = mppe == "require"
+        wanted = self._verdict.mppe_strengths or self.policy.mppe_strengths
+        if mppe == "deny":
+            wanted = ()
         strengths = tuple(bits for bits in wanted if keys.has(bits))
         if required and not strengths:
             named = " or ".join(str(bits) for bits in wanted)
-            why = f"MPPE required, but {self._method} gives no key for {named} bits"
+            why = f"MPPE required, but {self.method} gives no key for {named} bits"
             self.close("ccp_failed", why, now)
             return
         if not self._admission(now):
@@ -527,11 +658,19 @@ class Link:
             return
         if self.policy.role == "server":
             self._ipcp.prepare(self._address, self._local)
+            self._six.prepare(self._address, self._verdict.interface_id)
         self._ipcp.open(now)
         held, self._held = self._held, b""
+        self._take_held(self._ipcp, held, now)
+        if self.policy.ipv6:
+            self._six.open(now)
+            held, self._held_six = self._held_six, b""
+            self._take_held(self._six, held, now)
+
+    def _take_held(self, protocol: ControlProtocol, held: bytes, now: float) -> None:
         if held:
             try:
-                self._ipcp.receive(held, now)
+                protocol.receive(held, now)
             except RemoteError as e:
                 self._note("malformed", error=str(e), octets=len(held))
 
@@ -551,7 +690,31 @@ class Link:
                 else:
                     self.close("ipcp_failed", "the peer does not answer or rejects IPCP", now)
 
+    def _six_signal(self, signal: Signal, now: float) -> None:
+        """RFC 1661 section 3.7: closing one network protocol is no reason to end the link."""
+        match signal:
+            case Signal.UP:
+                pass  # _check_network sees it
+            case Signal.DOWN:
+                self._six_down()
+            case Signal.FAILED:
+                self._note("ipv6cp_failed", reason=self._six.fatal)
+                self._six.close(self._six.fatal, now)
+            case Signal.ENDED | Signal.FINISHED:
+                self._note("ipv6cp_ended")
+
+    def _six_down(self) -> None:
+        if self._six_up:
+            self._six_up = False
+            self._actions.append(Network6Down())
+
     def _check_network(self, now: float) -> None:
+        self._check_four(now)
+        if self._up and self._six.opened and not self._six_up:
+            self._six_up = True
+            self._actions.append(Network6Up(self._six.iid, self._six.our_iid))
+
+    def _check_four(self, now: float) -> None:
         if self._up or self._phase is not Phase.NETWORK or not self._ipcp.opened:
             return
         if (self._ccp.required or self._mppe != CLEAR) and not self._ccp.opened:
@@ -583,12 +746,13 @@ class Link:
             mppe_rx_bits=rx_bits,
             mppe_tx_bits=tx_bits,
             stateful=int(rx_stateful) | int(tx_stateful) << 1,
-            auth=self._method,
+            auth=self.method,
         )
 
     def _network_down(self, now: float) -> None:
         if not self._up:
             return
+        self._six_down()
         self._up = False
         self._actions.append(NetworkDown())
         if self._phase < Phase.ENDING:
@@ -599,10 +763,11 @@ class Link:
     def _ending(self, cause: str, reason: str) -> None:
         self._phase = Phase.ENDING
         self._cause, self._reason = cause, reason
-        self._negotiation_at = self._auth_at = self._ccp_at = None
+        self._negotiation_at = self._auth_at = self._ccp_at = self._rechallenge_at = None
         self._network_down(0.0)
         # Nothing but LCP goes on; what is queued of the others is still sent.
-        self._ccp.automaton.timer_at = self._ipcp.automaton.timer_at = None
+        for protocol in (self._ccp, self._ipcp, self._six):
+            protocol.automaton.timer_at = None
         if self._auth is not None:
             self._auth.timer_at = None
 
@@ -625,17 +790,25 @@ class Link:
                 int(self._phase),
                 self._method,
                 octets(self._user),
-                [keys.server, keys.master, keys.start_key, keys.lm_key],
+                [
+                    keys.server,
+                    keys.master,
+                    keys.start_key,
+                    keys.lm_key,
+                    keys.send_key,
+                    keys.receive_key,
+                ],
                 self._auths,
                 self._outstanding,
                 [self._asked, self._admitted, self._address, self._local],
-                [self._settled, list(self._mppe), self._up, self._was_up],
-                [self._negotiation_at, self._auth_at, self._ccp_at],
+                [self._settled, list(self._mppe), self._up, self._was_up, self._six_up],
+                [self._negotiation_at, self._auth_at, self._ccp_at, self._rechallenge_at],
                 [self._cause, self._reason],
             ],
             "lcp": self._lcp.freeze(),
             "ccp": self._ccp.freeze(),
             "ipcp": self._ipcp.freeze(),
+            "ipv6cp": self._six.freeze() if self._has_six else None,
             "auth": self._auth.freeze() if self._auth is not None else None,
         }
 
@@ -652,13 +825,15 @@ class Link:
         link._keys = Keys(*keys)
         link._auths, link._outstanding = auths, outstanding
         link._asked, link._admitted, link._address, link._local = admission
-        link._settled, mppe, link._up, link._was_up = network
+        link._settled, mppe, link._up, link._was_up, link._six_up = network
         link._mppe = tuple(mppe)
-        link._negotiation_at, link._auth_at, link._ccp_at = times
+        link._negotiation_at, link._auth_at, link._ccp_at, link._rechallenge_at = times
         link._cause, link._reason = end
         link._lcp.thaw(data["lcp"])
         link._ccp.thaw(data["ccp"])
         link._ipcp.thaw(data["ipcp"])
+        if data["ipv6cp"] is not None:
+            link._six.thaw(data["ipv6cp"])
         if data["auth"] is not None:
             link._auth = link._exchange()
             link._auths = auths

@@ -1,4 +1,4 @@
-"""Packets of LCP, the network control protocols, PAP and CHAP: code, identifier, length.
+"""Packets of LCP, the network control protocols, PAP, CHAP and EAP: code, identifier, length.
 
 RFC 1661 section 5. Lengths are checked here, once; what lies behind the length is padding.
 """
@@ -14,9 +14,12 @@ from workers.ppp.errors import RemoteError
 LCP: Final = 0xC021
 PAP: Final = 0xC023
 CHAP: Final = 0xC223
+EAP: Final = 0xC227
 CCP: Final = 0x80FD
 IPCP: Final = 0x8021
+IPV6CP: Final = 0x8057
 IP: Final = 0x0021
+IPV6: Final = 0x0057
 COMPRESSED: Final = 0x00FD
 
 HEADER: Final = 4

@@ -37,11 +37,10 @@ class PapServer(Exchange):
     """We check the peer. Its requests are repeated by it, not by us."""
 
     NUMBER: ClassVar[int] = PAP
-    KEPT: ClassVar[tuple[str, ...]] = ("asked", "answer_code", "answer")
+    KEPT: ClassVar[tuple[str, ...]] = ("answer_code", "answer")
 
     def __init__(self, policy: Policy, method: str) -> None:
         super().__init__(policy, method)
-        self.asked = False
         self.answer_code = 0
         self.answer = b""
 
@@ -65,7 +64,7 @@ class PapServer(Exchange):
                 Authenticate(self.method, text_of(name), packet.identifier, b"", password)
             )
 
-    def decide(self, verdict: Verdict) -> None:
+    def decide(self, verdict: Verdict, now: float) -> None:
         self.answer_code = ACK if verdict.ok else NAK
         message = message_octets(verdict.message, "" if verdict.ok else "Authentication failed")
         self.answer = bytes([len(message)]) + message

@@ -14,6 +14,8 @@ from workers.ppp.actions import (
     Admission,
     Authenticate,
     Finished,
+    Network6Down,
+    Network6Up,
     NetworkDown,
     NetworkUp,
     Policy,
@@ -47,6 +49,7 @@ class End:
     sent: list[bytes] = field(default_factory=list)
     mppe: SetMppe | None = None
     up: NetworkUp | None = None
+    six: Network6Up | None = None
     finished: Finished | None = None
     authentications: int = 0
     admissions: int = 0
@@ -73,11 +76,17 @@ class End:
                     case SetMppe():
                         assert self.up is None, "keys change while data flows"
                         self.mppe = action
+                    case Network6Up():
+                        assert self.up is not None and self.six is None
+                        self.six = action
+                    case Network6Down():
+                        assert self.up is not None and self.six is not None
+                        self.six = None
                     case NetworkUp():
                         assert self.up is None
                         self.up = action
                     case NetworkDown():
-                        assert self.up is not None
+                        assert self.up is not None and self.six is None
                         self.up = None
                     case Finished():
                         assert self.up is None
@@ -125,7 +134,9 @@ class Wire:
     def run(self, until: float, stop: Callable[[], bool] | None = None) -> None:
         """Go on until nothing is left, `until`, or `stop()`."""
         while stop is None or not stop():
-            times = [at for e in self.ends if (at := e.link.deadline) is not None]
+            times = [
+                at for e in self.ends for at in (e.link.deadline, e.link.wake_at) if at is not None
+            ]
             if self.queue:
                 times.append(self.queue[0][0])
             if not times or min(times) > until:
@@ -137,8 +148,8 @@ class Wire:
                 self.ends[side].link.receive(frame, self.now)
                 self.carry(side)
             for side in (0, 1):
-                due = self.ends[side].link.deadline
-                if due is not None and due <= self.now:
+                link = self.ends[side].link
+                if any(at is not None and at <= self.now for at in (link.deadline, link.wake_at)):
                     self.ends[side].link.handle_timer(self.now)
                     self.carry(side)
 

@@ -14,7 +14,7 @@ from workers.ppp.link import Link
 from workers.ppp.options import Option, decode_options, encode_options
 from workers.ppp.packets import Packet, printable, split_frame
 
-METHODS = ("pap", "chap-md5", "mschap", "mschapv2")
+METHODS = ("pap", "chap-md5", "mschap", "mschapv2", "eap")
 
 options = st.builds(
     Option,
@@ -31,6 +31,8 @@ options = st.builds(
                     "c22380",
                     "c22381",
                     "c227",
+                    "0200000000000001",
+                    "0000000000000000",
                     "00000000",
                     "01000040",
                     "00000040",
@@ -45,7 +47,9 @@ options = st.builds(
 option_lists = st.lists(options, max_size=6).map(encode_options)
 packets = st.builds(
     lambda protocol, code, identifier, data: protocol + Packet(code, identifier, data).encode(),
-    st.sampled_from([b"\xc0\x21", b"\xc0\x23", b"\xc2\x23", b"\x80\xfd", b"\x80\x21", b"\x80\x57"]),
+    st.sampled_from(
+        [bytes.fromhex(n) for n in ("c021", "c023", "c223", "c227", "80fd", "8021", "8057")]
+    ),
     st.integers(0, 16),
     st.integers(0, 6),
     st.one_of(option_lists, st.binary(max_size=60), st.just(b"")),
@@ -57,11 +61,20 @@ policies = st.builds(
     role=st.sampled_from(["server", "client"]),
     name=st.just("user"),
     password=st.just("secret"),
-    auth=st.lists(st.sampled_from(METHODS), unique=True, max_size=4).map(tuple),
+    auth=st.lists(st.sampled_from(METHODS), unique=True, max_size=5).map(tuple),
     mppe=st.sampled_from(["require", "prefer", "deny"]),
-    mppe_strengths=st.sampled_from([(128,), (128, 40), (40,)]),
+    mppe_strengths=st.sampled_from([(128,), (128, 40), (40,), (128, 56, 40)]),
     dns=st.sampled_from([(), (1,), (1, 2)]),
     mppe_stateful=st.booleans(),
+    mppe_ask_stateful=st.booleans(),
+    mppe_by_user=st.booleans(),
+    eap=st.sampled_from([(), ("mschapv2",), ("md5", "mschapv2"), ("mschapv2", "md5")]),
+    auth_retries=st.integers(0, 2),
+    chap_rechallenge=st.sampled_from([0.0, 7.0]),
+    ipv6=st.booleans(),
+    interface_id=st.sampled_from([b"", bytes(7) + b"\x01"]),
+    subscriber_id=st.sampled_from(["ipv4", "random"]),
+    subscriber_may_choose=st.booleans(),
 )
 
 
@@ -80,7 +93,12 @@ def test_options_round_trip(octets: bytes) -> None:
 
 def acknowledge(end: End) -> bytes | None:
     for frame in reversed(end.sent):
-        if frame[2:3] == b"\x01" and frame[:2] in (b"\xc0\x21", b"\x80\xfd", b"\x80\x21"):
+        if frame[2:3] == b"\x01" and frame[:2] in (
+            b"\xc0\x21",
+            b"\x80\xfd",
+            b"\x80\x21",
+            b"\x80\x57",
+        ):
             return frame[:2] + b"\x02" + frame[3:]
     return None
 
