@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final
 
-from dispatcher import advice, descriptors
+from dispatcher import advice, descriptors, fixed
 from dispatcher.children import Child, Helper, Poison, Role, Waits
 from dispatcher.descriptors import UnavailableError
 from dispatcher.notify import Notifier
@@ -58,9 +58,6 @@ STOP_STAGES: Final = (("dispatcher", 6.0), ("worker", 8.0), ("console", 8.5), ("
 WATCH: Final = Limits(ready=START_S)
 RELOAD_S: Final = 30.0
 
-# Read by the keeper only once: a reload can't change them.
-FIXED: Final = ("server", "listen", "workers", "gre", "metrics")
-
 
 class PermissionMissingError(Exception):
     """We lack the privilege to serve (exit 77)."""
@@ -89,7 +86,6 @@ class Keeper:
         modules: Mapping[str, str] = MODULES,
     ) -> None:
         self.settings = settings
-        self._fixed = settings
         self._config_path = config_path
         self._modules = modules
         self._log = out
@@ -365,11 +361,11 @@ class Keeper:
         self._notifier.send(STATUS=self._status())
 
     def _configure(self, new: Settings) -> None:
-        fixed = [name for name in FIXED if getattr(new, name) != getattr(self._fixed, name)]
+        new, kept = fixed.hold(new, self.settings)
         if new.limits.max_sessions > self._table.capacity:
-            fixed.append("limits.max_sessions")
-        if fixed:
-            self._log.warning("needs a restart to take effect", sections=",".join(fixed))
+            kept.append("limits.max_sessions")
+        if kept:
+            self._log.warning("needs a restart to take effect", keys=",".join(kept))
         self.settings = new
         message = {"type": "settings", "settings": asdict(new)}
         for child in self._children.values():
@@ -378,6 +374,7 @@ class Keeper:
             self._secrets.path = new.accounts.chap_secrets
             self._read_secrets()
         self._log.level = log.LEVELS[new.log.level]
+        self._log.style = new.log.format
         self._table.set_config(True)
         self._log.notice("configuration loaded", file=self._config_path)
 

@@ -253,8 +253,10 @@ class Netops:
     # -- changes and the end
 
     def configure(self, new: Settings) -> None:
-        """A reload: MTU, local addresses, pools."""
+        """A reload: what is logged, MTU, local addresses, pools."""
         self._settings = new
+        self._log.level = log.LEVELS[new.log.level]
+        self._log.style = new.log.format
         self._set_up_links()
         self._place_local()
         self._set_blackholes()

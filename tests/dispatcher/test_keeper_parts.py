@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import advice, children, cpus, instance
+from dispatcher import advice, children, cpus, fixed, instance
 from dispatcher.children import Poison, Waits
 from dispatcher.descriptors import UnavailableError
 from dispatcher.notify import Notifier
 from ops import log, rundir
-from ops.settings import Gre, Limits, Settings, Workers
+from ops.settings import Gre, Limits, Listen, Metrics, Ppp, Server, Settings, Workers
 
 
 @pytest.mark.parametrize(
@@ -239,3 +239,24 @@ def test_notify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notifier.send(READY="1")  # nobody there any more: no error
     assert "NOTIFY_SOCKET" not in os.environ
     Notifier().send(READY="1")
+
+
+def test_a_reload_leaves_what_holds_from_start_to_end() -> None:
+    running = Settings()
+    new = Settings(
+        server=Server(name="other", user="pptp"),
+        listen=Listen(port=1724, echo_interval_s=5.0),
+        workers=Workers(count=3),
+        gre=Gre(window=4),
+        ppp=Ppp(mtu=1300, mss_clamp=False),
+        metrics=Metrics(listen=""),
+    )
+    held, kept = fixed.hold(new, running)
+    assert kept == ["server.user", "listen.port", "workers.count", "gre.window", "ppp.mss_clamp"]
+    assert held == Settings(
+        server=Server(name="other"),
+        listen=Listen(echo_interval_s=5.0),
+        ppp=Ppp(mtu=1300),
+        metrics=Metrics(listen=""),
+    )
+    assert fixed.hold(running, running) == (running, [])
