@@ -226,6 +226,7 @@ cdef enum:
     OUT_MAX = 128              # packets of one sendmmsg
     POOL_SIZE = 2048           # packets held for reordering, all sessions together
     HELD = 64                  # and places for them in a session: divides 2 ** 32
+    HOLD_STEPS = 64
     TUN_READ = 65552 + 64
     JUMP_MAX = 4096            # a sequence this far ahead is a lost burst, beyond it a stray
     STRAYS = 4                 # strays in a row that make a new sequence
@@ -310,6 +311,7 @@ cdef class Engine:
     cdef uint8_t *pool
     cdef uint32_t *pool_size_of
     cdef uint32_t *pool_seq
+    cdef uint64_t *pool_since
     cdef int32_t *pool_free
     cdef uint32_t n_free
     cdef int32_t *done_slots
@@ -375,6 +377,7 @@ cdef class Engine:
         self.pool = <uint8_t *>malloc(POOL_SIZE * IN_SIZE)
         self.pool_size_of = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
         self.pool_seq = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
+        self.pool_since = <uint64_t *>calloc(POOL_SIZE, sizeof(uint64_t))
         self.pool_free = <int32_t *>calloc(POOL_SIZE, sizeof(int32_t))
         self.done_slots = <int32_t *>calloc(POOL_SIZE, sizeof(int32_t))
         self.touched = <session **>calloc(batch + POOL_SIZE + OUT_MAX, sizeof(session *))
@@ -390,7 +393,8 @@ cdef class Engine:
                 or self.in_data == NULL or self.in_messages == NULL or self.in_parts == NULL
                 or self.items == NULL or self.jobs == NULL or self.pool == NULL
                 or self.chains == NULL
-                or self.pool_size_of == NULL or self.pool_seq == NULL or self.pool_free == NULL
+                or self.pool_size_of == NULL or self.pool_seq == NULL or self.pool_since == NULL
+                or self.pool_free == NULL
                 or self.done_slots == NULL or self.touched == NULL or self.out_data == NULL
                 or self.out == NULL or self.out_messages == NULL or self.out_targets == NULL
                 or self.hop_messages == NULL or self.hop_targets == NULL
@@ -427,6 +431,7 @@ cdef class Engine:
         free(self.pool)
         free(self.pool_size_of)
         free(self.pool_seq)
+        free(self.pool_since)
         free(self.pool_free)
         free(self.done_slots)
         free(self.touched)
@@ -837,18 +842,31 @@ cdef class Engine:
         else:
             self.ack_last = s.ack_before
 
-    cdef void _hold_list(self, session *s) noexcept nogil:
+    cdef void _hold_list(self, session *s, uint64_t due) noexcept nogil:
+        """In the order of `due`; where too many are due later, a little late."""
+        cdef int32_t before = self.hold_last
+        cdef uint32_t steps = 0
         if s.hold_listed:
             return
+        while before != NOBODY and self.t.all[before].hold_due > due:
+            if steps == HOLD_STEPS:
+                due = self.t.all[before].hold_due
+                break
+            steps += 1
+            before = self.t.all[before].hold_before
         s.hold_listed = True
-        s.hold_due = self.now + self.hold_ns
-        s.hold_before = self.hold_last
-        s.hold_after = NOBODY
-        if self.hold_last != NOBODY:
-            self.t.all[self.hold_last].hold_after = <int32_t>s.index
+        s.hold_due = due
+        s.hold_before = before
+        if before != NOBODY:
+            s.hold_after = self.t.all[before].hold_after
+            self.t.all[before].hold_after = <int32_t>s.index
         else:
+            s.hold_after = self.hold_first
             self.hold_first = <int32_t>s.index
-        self.hold_last = <int32_t>s.index
+        if s.hold_after != NOBODY:
+            self.t.all[s.hold_after].hold_before = <int32_t>s.index
+        else:
+            self.hold_last = <int32_t>s.index
 
     cdef void _hold_unlist(self, session *s) noexcept nogil:
         if not s.hold_listed:
@@ -967,12 +985,16 @@ cdef class Engine:
         elif ahead < <int32_t>self.depth:
             self._hold(s, h.seq, p, h.size)
         elif ahead < JUMP_MAX:
-            self._give_up(s)
-            while s.held_count:
+            # Give up no more gaps than make room: what fills the others may be on its way.
+            while s.held_count and ahead >= <int32_t>self.depth:
                 self._give_up(s)
-            if h.seq != s.rx_next:
-                self._skip_to(s, h.seq)
-            self._accept(s, p, h.size, -1)
+                ahead = <int32_t>(h.seq - s.rx_next)
+            if 0 < ahead < <int32_t>self.depth:
+                self._hold(s, h.seq, p, h.size)
+            else:
+                if ahead:
+                    self._skip_to(s, h.seq)
+                self._accept(s, p, h.size, -1)
         else:
             self._stray(s, &h, p)
 
@@ -1042,16 +1064,18 @@ cdef class Engine:
         memcpy(self.pool + slot * IN_SIZE, p, n)
         self.pool_size_of[slot] = n
         self.pool_seq[slot] = seq
+        self.pool_since[slot] = self.now
         s.held[at] = slot + 1
         s.held_count += 1
         self.count[C_QUEUED] += 1
         self.count[C_REORDERED] += 1
-        self._hold_list(s)
+        self._hold_list(s, self.now + self.hold_ns)
 
     cdef void _drain(self, session *s) noexcept nogil:
         """Deliver what is held and in order now."""
         cdef int32_t slot
         cdef uint32_t at
+        cdef uint64_t since = self.now
         while s.held_count:
             at = s.rx_next % HELD
             slot = s.held[at] - 1
@@ -1063,7 +1087,12 @@ cdef class Engine:
             self._accept(s, self.pool + slot * IN_SIZE, self.pool_size_of[slot], slot)
         self._hold_unlist(s)
         if s.held_count:
-            self._hold_list(s)
+            # The next gap's time runs since the first packet behind it came, not from now:
+            # else nobody would know how long the last of several gaps stops its packets.
+            for at in range(self.depth):
+                if s.held[at] and self.pool_since[s.held[at] - 1] < since:
+                    since = self.pool_since[s.held[at] - 1]
+            self._hold_list(s, since + self.hold_ns)
 
     cdef void _skip_to(self, session *s, uint32_t seq) noexcept nogil:
         cdef uint32_t lost = seq - s.rx_next

@@ -162,7 +162,7 @@ class Peer:
             time.sleep(0.002)
         return self.count(name)
 
-    def install(self) -> None:
+    def install(self, *, peer_window: int = 64) -> None:
         """Allot the record and let the engine know it."""
         self.generation, _ = self.table.allot(
             self.index,
@@ -172,7 +172,7 @@ class Peer:
             local_address=number(SERVER),
             peer_address=number(PEER),
             peer_port=1,
-            peer_window=64,
+            peer_window=peer_window,
             peer_speed=0,
             connection=1,
         )
