@@ -239,6 +239,8 @@ class Exchange:
     ) -> None:
         """Outgoing-Call-Request: take a slot, a call ID and a record, and install."""
         self._count("calls_requested")
+        if number not in control.protocol.calls:
+            return  # cleared, or the connection ended, by what was read together with it
         limits = self._settings.limits
         peer = control.peer
         slots = min(limits.max_sessions, self._table.capacity)

@@ -329,10 +329,10 @@ class Dispatcher:
                 case Send(data):
                     self._counters.add("control_messages_sent")
                     if not connection.send(data):
-                        # As if the client had closed.
+                        # As if the client had closed; unless what was to be sent was the
+                        # last word of a protocol that is over: its Closed comes next.
                         text = "the client reads nothing" if connection.pending else TCP_BROKEN
                         self._carry(connection, control.protocol.eof(text), now)
-                        return
                 case CallRequested(number, request):
                     self._exchange.call_requested(control, number, request, now)
                 case CallCleared(number):

@@ -315,5 +315,6 @@ def rig(run_dir: Path, settings: Settings = SETTINGS, **options: Any) -> Iterato
     try:
         yield made
         assert "Traceback" not in made.log(), made.log()
+        assert "internal error" not in made.log(), made.log()
     finally:
         made.close()

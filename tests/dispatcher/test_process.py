@@ -16,9 +16,11 @@ import pytest
 
 from dispatcher.bus import Bus
 from dispatcher.pptp.messages import (
+    ClearRequest,
     DisconnectNotify,
     EchoReply,
     EchoRequest,
+    Message,
     OutgoingReply,
     OutgoingRequest,
     SetLinkInfo,
@@ -137,6 +139,37 @@ def test_reset_after_many_requests_that_are_refused(tmp_path: Path) -> None:
         assert one.count("refused_starting_limit") == 1
         other.send(EchoRequest(1))
         assert other.read(EchoReply).identifier == 1
+
+
+@pytest.mark.parametrize("last", [ClearRequest(7), StopRequest(), b"\xff" * 12])
+def test_call_taken_back_in_the_same_segment(one: Rig, last: Message | bytes) -> None:
+    one.worker().hello()
+    client = one.client()
+    client.start()
+    octets = last if isinstance(last, bytes) else last.encode()
+    client.sock.sendall(OutgoingRequest(7).encode() + octets)
+    if isinstance(last, ClearRequest):
+        assert client.read(DisconnectNotify).result == 4
+        client.send(StopRequest())
+    one.counted("connections_open", 0)
+    assert one.count("calls_requested") == 1
+    assert one.used() == 0
+
+
+def test_reset_before_our_last_word(one: Rig) -> None:
+    """What is wrong can't be told any more: the connection still goes."""
+    folder = f"/proc/{one.process.pid}/fd"
+    before = len(os.listdir(folder))
+    client = one.client()
+    client.start()
+    one.process.send_signal(signal.SIGSTOP)
+    client.sock.sendall(StartRequest().encode()[:8] + bytes(148))  # type 0
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    one.process.send_signal(signal.SIGCONT)
+    one.counted("connections_protocol_error", 1)
+    one.counted("connections_open", 0)
+    eventually(lambda: len(os.listdir(folder)) == before, "its descriptor is closed")
 
 
 def test_client_that_reads_nothing(one: Rig) -> None:
