@@ -13,9 +13,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-AuthMethod = Literal["pap", "chap-md5", "mschap", "mschapv2"]
+AuthMethod = Literal["pap", "chap-md5", "mschap", "mschapv2", "eap"]
+EapType = Literal["mschapv2", "md5"]
 MppePolicy = Literal["require", "prefer", "deny"]
-DomainPolicy = Literal["keep", "strip"]
+StatefulPolicy = Literal["refuse", "allow", "ask"]
+DomainPolicy = Literal["keep", "strip", "map", "allow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,14 @@ class Gre:
 
 @dataclass(frozen=True, slots=True)
 class Ppp:
-    """[ppp] LCP and authentication, RFC 1661, 1334, 1994, 2433, 2759."""
+    """[ppp] LCP and authentication, RFC 1661, 1334, 1994, 2433, 2759, 3748."""
 
     mtu: int = 1400  # largest inner packet sent to a subscriber
     mru: int = 1400  # what we tell the peer it may send
     auth: tuple[AuthMethod, ...] = ("mschapv2",)  # offered in this order; the list is the minimum
+    eap: tuple[EapType, ...] = ("mschapv2", "md5")  # types of "eap", offered in this order
+    auth_retries: int = 1  # MS-CHAP: how often a user may try again in the same call
+    chap_rechallenge_s: int = 0  # between challenges of a session that is up; 0: off
     restart_interval_s: float = 3.0
     max_configure: int = 10
     max_terminate: int = 2
@@ -86,7 +91,8 @@ class Mppe:
     """[mppe] RFC 3078."""
 
     policy: MppePolicy = "require"
-    strengths: tuple[int, ...] = (128,)  # of 128 and 40, in order of preference
+    strengths: tuple[int, ...] = (128,)  # of 128, 56 and 40, in order of preference
+    stateful: StatefulPolicy = "refuse"  # agree to it, or ask for it where we receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,16 @@ class Ip:
 
 
 @dataclass(frozen=True, slots=True)
+class Ipv6:
+    """[ipv6] IPv6CP, RFC 5072: link-local addresses inside the tunnels."""
+
+    ipv6cp: Literal["off", "on"] = "off"
+    interface_id: str = "::1"  # ours, written as the low half of an address
+    subscriber_id: Literal["ipv4", "random"] = "ipv4"  # for clients that bring none
+    subscriber_may_choose: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """[pools.NAME]"""
 
@@ -108,12 +124,26 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountRule:
+    """[[accounts.rules]] What is different for some accounts; the first match counts."""
+
+    match: str  # a name, with * for any text: "bob", "SALES\\*"
+    mppe: Literal["", "require", "prefer", "deny"] = ""  # "": as in [mppe]
+    strengths: tuple[int, ...] = ()  # (): as in [mppe]
+    auth: tuple[AuthMethod, ...] = ()  # (): as in [ppp]
+
+
+@dataclass(frozen=True, slots=True)
 class Accounts:
     """[accounts] The local user file; entries here need no file (for first runs)."""
 
     chap_secrets: str = ""  # path, pppd's format; "": none
-    domain: DomainPolicy = "strip"  # DOMAIN\\user: look up with or without the domain
+    domain: DomainPolicy = "strip"  # DOMAIN\\user: how it is looked up
+    domain_map: tuple[str, ...] = ()  # "OLD=NEW" or "OLD=": for domain "map"
+    domain_allow: tuple[str, ...] = ()  # for domain "allow"
     default_domain: str = ""  # put before names that come without one
+    nt_hashes: bool = False  # 32 hex digits in chap-secrets are an NT hash, as in accel-ppp
+    rules: tuple[AccountRule, ...] = ()
     users: tuple[tuple[str, str], ...] = ()  # (name, password): [accounts.users]
 
 
@@ -155,6 +185,7 @@ class Settings:
     ppp: Ppp = field(default_factory=Ppp)
     mppe: Mppe = field(default_factory=Mppe)
     ip: Ip = field(default_factory=Ip)
+    ipv6: Ipv6 = field(default_factory=Ipv6)
     pools: tuple[Pool, ...] = (Pool("default", ("10.99.1.0-255", "10.99.2.0-255")),)
     accounts: Accounts = field(default_factory=Accounts)
     limits: Limits = field(default_factory=Limits)

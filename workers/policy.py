@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+
 from ops.ranges import parse_address
 from ops.settings import Settings
 from workers.ppp.actions import Policy
+
+
+def interface_id(settings: Settings) -> bytes:
+    """Ours, as 8 octets."""
+    return socket.inet_pton(socket.AF_INET6, settings.ipv6.interface_id)[8:]
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -25,4 +32,14 @@ def policy_of(settings: Settings) -> Policy:
         max_failure=settings.ppp.max_failure,
         negotiation_timeout=settings.ppp.negotiation_timeout_s,
         auth_timeout=settings.ppp.auth_timeout_s,
+        mppe_stateful=settings.mppe.stateful != "refuse",
+        mppe_ask_stateful=settings.mppe.stateful == "ask",
+        mppe_by_user=any(rule.mppe or rule.strengths for rule in settings.accounts.rules),
+        eap=tuple(settings.ppp.eap),
+        auth_retries=settings.ppp.auth_retries,
+        chap_rechallenge=settings.ppp.chap_rechallenge_s,
+        ipv6=settings.ipv6.ipv6cp == "on",
+        interface_id=interface_id(settings),
+        subscriber_id=settings.ipv6.subscriber_id,
+        subscriber_may_choose=settings.ipv6.subscriber_may_choose,
     )

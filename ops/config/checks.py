@@ -37,6 +37,8 @@ def cross_check(
         *_check_pools(sections, pools),
         *_check_mppe(sections),
         *_check_accounts(sections),
+        *_check_domains(sections),
+        *_check_rules(sections),
         *_check_workers(sections),
     ]
 
@@ -118,7 +120,8 @@ def _check_mppe(sections: dict[str, Section]) -> list[Remark]:
     ppp, mppe = sections.get("ppp"), sections.get("mppe")
     if not isinstance(ppp, Ppp) or not isinstance(mppe, Mppe):
         return []
-    keyless = [method for method in ppp.auth if not method.startswith("mschap")]
+    keyed = {"mschap", "mschapv2"} | ({"eap"} if "mschapv2" in ppp.eap else set())
+    keyless = [method for method in ppp.auth if method not in keyed]
     if mppe.policy == "require":
         if len(keyless) == len(ppp.auth):
             return [
@@ -138,6 +141,43 @@ def _check_mppe(sections: dict[str, Section]) -> list[Remark]:
                 )
             ]
     return []
+
+
+def _check_domains(sections: dict[str, Section]) -> list[Remark]:
+    accounts = sections.get("accounts")
+    if not isinstance(accounts, Accounts):
+        return []
+    remarks = []
+    for policy, key in (("map", "domain_map"), ("allow", "domain_allow")):
+        given = bool(getattr(accounts, key))
+        if given and accounts.domain != policy:
+            remarks.append(
+                Remark(
+                    ("accounts", key),
+                    f'is not used unless accounts.domain = "{policy}"',
+                    fatal=False,
+                )
+            )
+        elif accounts.domain == policy and not given:
+            remarks.append(Remark(("accounts", "domain"), f'"{policy}" needs accounts.{key}'))
+    return remarks
+
+
+def _check_rules(sections: dict[str, Section]) -> list[Remark]:
+    """A rule can narrow the methods that ppp.auth offers, it cannot offer others."""
+    accounts, ppp = sections.get("accounts"), sections.get("ppp")
+    if not isinstance(accounts, Accounts) or not isinstance(ppp, Ppp):
+        return []
+    return [
+        Remark(
+            ("accounts", "rules", at, "auth"),
+            f"{', '.join(rule.auth)}: none of them is in ppp.auth, so nobody whom this rule"
+            " matches can log in",
+            fatal=False,
+        )
+        for at, rule in enumerate(accounts.rules)
+        if rule.auth and not set(rule.auth) & set(ppp.auth)
+    ]
 
 
 def _check_accounts(sections: dict[str, Section]) -> list[Remark]:

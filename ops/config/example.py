@@ -41,7 +41,7 @@ def example() -> str:
         kind = schema.SECTIONS[name]
         lines = [_comment(kind.__doc__ or ""), f"[{name}]"]
         for key, field in kind.model_fields.items():
-            if (name, key) == ("accounts", "users"):
+            if name == "accounts" and key in ("users", "rules"):
                 continue
             lines.append(_comment(field.description or ""))
             lines.append(f"#{key} = {value(field.get_default())}")
@@ -50,7 +50,17 @@ def example() -> str:
             description = kind.model_fields["users"].description or ""
             users = [_comment(description), "[accounts.users]", '#alice = "a long password"']
             parts.append("\n".join(users) + "\n")
+            parts.append(_rules())
     return "\n".join(parts)
+
+
+def _rules() -> str:
+    lines = [_comment(schema.AccountRule.__doc__ or ""), "# [[accounts.rules]]"]
+    for key, field in schema.AccountRule.model_fields.items():
+        lines.append(_comment(field.description or ""))
+        shown = '"NAME"' if field.is_required() else value(field.get_default())
+        lines.append(f"# {key} = {shown}")
+    return "\n".join(lines) + "\n"
 
 
 def _pools() -> str:

@@ -164,7 +164,9 @@ def _model(
                 continue  # pydantic counts valid items only; the others have errors of their own
             where: Path = (*path, *(part for part in loc if part != "[key]"))
             if error["type"] == "extra_forbidden":
-                known = path if kind is not schema.Pool else ("pools",)
+                known = (*path, "rules") if loc[0] == "rules" and len(loc) > 1 else path
+                if kind is schema.Pool:
+                    known = ("pools",)
                 check.add(where, unknown(str(loc[-1]), known, isinstance(error["input"], dict)))
             elif error["type"] == "missing":
                 check.add(where, "is required")

@@ -137,7 +137,24 @@ class Ppp(Section):
     ] = Field(
         ("mschapv2",),
         description="Methods offered, in this order; no other is accepted."
-        ' Of "mschapv2", "mschap", "chap-md5", "pap". MPPE needs one of the first two.',
+        ' Of "mschapv2", "mschap", "eap", "chap-md5", "pap". MPPE needs one of the first three.',
+    )
+    eap: Annotated[
+        tuple[settings.EapType, ...], Field(min_length=1), AfterValidator(values.check_distinct)
+    ] = Field(
+        ("mschapv2", "md5"),
+        description='EAP types offered, in this order, where auth has "eap". MPPE needs'
+        ' "mschapv2".',
+    )
+    auth_retries: Annotated[Whole, Field(ge=0, le=10)] = Field(
+        1,
+        description="How often a client may ask its user for the password again in the same call"
+        " (mschap, mschapv2 and EAP's mschapv2).",
+    )
+    chap_rechallenge_s: Annotated[Whole, Field(ge=0, le=604800)] = Field(
+        0,
+        description="Seconds after which a session that is up has to prove its password again"
+        " (chap-md5, mschap, mschapv2); 0: never.",
     )
     restart_interval_s: Annotated[Number, Field(ge=0.1, le=60)] = Field(
         3.0, description="Seconds before an unanswered request is sent again."
@@ -161,7 +178,7 @@ class Ppp(Section):
 
 
 class Mppe(Section):
-    """Encryption (RC4 with 40 or 128 bit keys)."""
+    """Encryption (RC4 with 40, 56 or 128 bit keys)."""
 
     policy: settings.MppePolicy = Field(
         "require", description='"require": no session without it; "prefer"; "deny".'
@@ -170,7 +187,16 @@ class Mppe(Section):
         tuple[Annotated[Whole, AfterValidator(values.check_strength)], ...],
         Field(min_length=1),
         AfterValidator(values.check_distinct),
-    ] = Field((128,), description="Key lengths allowed, best first: of 128 and 40.")
+    ] = Field(
+        (128,),
+        description="Key lengths allowed, best first: of 128, 56 and 40. Who sees the traffic can"
+        " read it at once with 40, and in hours with 56.",
+    )
+    stateful: settings.StatefulPolicy = Field(
+        "refuse",
+        description='Keys that change once in 256 packets, for old clients: "refuse"; "allow" for'
+        ' those that ask; "ask" for it ourselves. Each lost packet then costs more of them.',
+    )
 
 
 class Ip(Section):
@@ -190,12 +216,47 @@ class Ip(Section):
     pool: Text = Field("default", description="Pool of accounts that name no address.")
 
 
+class Ipv6(Section):
+    """IPv6 inside the tunnels: link-local addresses."""
+
+    ipv6cp: Literal["off", "on"] = Field(
+        "off", description='"on": IPv6 is offered, and fe80:: and our interface_id set on our side.'
+    )
+    interface_id: Annotated[Text, AfterValidator(values.check_interface_id)] = Field(
+        "::1", description="Our interface identifier, as the low half of an address."
+    )
+    subscriber_id: Literal["ipv4", "random"] = Field(
+        "ipv4", description="Of what the identifier of a client is made that brings none."
+    )
+    subscriber_may_choose: Flag = Field(
+        True, description="Take the identifier that a client brings, if no other has it."
+    )
+
+
 class Pool(Section):
     """Addresses for subscribers; any number of pools, each with a name of its own."""
 
     ranges: Annotated[tuple[RangeText, ...], Field(min_length=1)] = Field(
         description="Ranges in pptpd's remoteip syntax (every address is used), or prefixes"
         " (network and broadcast address are left out)."
+    )
+
+
+class AccountRule(Section):
+    """What is different for some accounts. The first rule that matches a name counts."""
+
+    match: Annotated[Text, AfterValidator(values.check_user_name)] = Field(
+        description=r'Name of the account, with or without its domain; * is any text: "SALES\\*".'
+    )
+    mppe: Literal["", "require", "prefer", "deny"] = Field(
+        "", description="Instead of mppe.policy."
+    )
+    strengths: Annotated[
+        tuple[Annotated[Whole, AfterValidator(values.check_strength)], ...],
+        AfterValidator(values.check_distinct),
+    ] = Field((), description="Instead of mppe.strengths.")
+    auth: Annotated[tuple[settings.AuthMethod, ...], AfterValidator(values.check_distinct)] = Field(
+        (), description="Methods these accounts may use, of those in ppp.auth."
     )
 
 
@@ -209,10 +270,28 @@ class Accounts(Section):
     )
     domain: settings.DomainPolicy = Field(
         "strip",
-        description=r'Names that come as DOMAIN\user: "strip" looks up user, "keep" the whole.',
+        description=r'Names that come as DOMAIN\user: "strip" looks up the whole, then user; "keep"'
+        ' the whole only; "map" changes the domain first (domain_map); "allow" is "strip", but'
+        " for the domains of domain_allow only.",
     )
+    domain_map: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_domain_pair)], ...],
+        AfterValidator(values.check_distinct),
+    ] = Field((), description='"OLD=NEW", or "OLD=" to take the domain away.')
+    domain_allow: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_domain)], ...],
+        AfterValidator(values.check_distinct),
+    ] = Field((), description='Domains that may be named, for domain = "allow".')
     default_domain: Annotated[Text, AfterValidator(values.check_domain)] = Field(
         "", description="Domain put before names that come without one; empty: none."
+    )
+    nt_hashes: Flag = Field(
+        False,
+        description="32 hex digits in the secret column are an NT hash, as accel-ppp has it;"
+        " nthash: before the digits says so in any case.",
+    )
+    rules: tuple[AccountRule, ...] = Field(
+        (), description="What is different for some accounts: see the end of this section."
     )
     users: dict[
         Annotated[Text, AfterValidator(values.check_user_name)],
@@ -262,6 +341,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "ppp": Ppp,
     "mppe": Mppe,
     "ip": Ip,
+    "ipv6": Ipv6,
     "accounts": Accounts,
     "limits": Limits,
     "metrics": Metrics,
@@ -286,6 +366,9 @@ class Config:
             values = {key: getattr(section, key) for key in type(section).model_fields}
             if name == "accounts":
                 values["users"] = tuple(values["users"].items())
+                values["rules"] = tuple(
+                    settings.AccountRule(**rule.model_dump()) for rule in values["rules"]
+                )
             kind = settings.Settings.__dataclass_fields__[name].default_factory
             parts[name] = kind(**values)  # type: ignore[operator]
         local = parse_ranges(parts["ip"].local)

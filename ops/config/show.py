@@ -61,9 +61,15 @@ def to_toml(settings: Settings, *, secrets: bool = False) -> str:
             continue
         lines.append(f"[{part.name}]")
         for field in fields(section):
-            if (part.name, field.name) != ("accounts", "users"):
+            if part.name != "accounts" or field.name not in ("users", "rules"):
                 lines.append(f"{field.name} = {value(getattr(section, field.name))}")
         lines.append("")
+        if part.name == "accounts":
+            for rule in section.rules:
+                lines.append("[[accounts.rules]]")
+                for field in fields(rule):
+                    lines.append(f"{field.name} = {value(getattr(rule, field.name))}")
+                lines.append("")
         if part.name == "accounts" and section.users:
             lines.append("[accounts.users]")
             for name, password in section.users:

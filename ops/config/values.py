@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
@@ -91,6 +92,25 @@ def check_domain(text: str) -> str:
     return text
 
 
+def check_domain_pair(text: str) -> str:
+    old, equals, new = text.partition("=")
+    if not old or not equals:
+        raise _refuse('must be "OLD=NEW", or "OLD=" for none')
+    check_domain(old)
+    check_domain(new)
+    return text
+
+
+def check_interface_id(text: str) -> str:
+    try:
+        value = int(IPv6Address(text))
+    except ValueError:
+        value = 0
+    if not 0 < value < 1 << 64:
+        raise _refuse('must be the low half of an IPv6 address and not zero, as in "::1"')
+    return text
+
+
 def check_endpoint(text: str) -> str:
     if not text:
         return text
@@ -106,8 +126,8 @@ def check_endpoint(text: str) -> str:
 
 
 def check_strength(bits: int) -> int:
-    if bits not in (128, 40):
-        raise _refuse("must be 128 or 40")
+    if bits not in (128, 56, 40):
+        raise _refuse("must be 128, 56 or 40")
     return bits
 
 

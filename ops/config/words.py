@@ -45,6 +45,8 @@ def unknown(key: str, section: Path, is_table: bool) -> str:
         what = "unknown section" if is_table else "unknown key outside any section"
     else:
         kind = schema.Pool if section[0] == "pools" else schema.SECTIONS[str(section[0])]
+        if section[:2] == ("accounts", "rules"):
+            kind = schema.AccountRule
         names = tuple(kind.model_fields)
         what = "unknown key"
     if is_table or section:

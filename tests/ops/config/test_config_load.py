@@ -65,6 +65,50 @@ def test_keys_and_defaults_are_those_of_settings(name: str) -> None:
         assert field.description, f"{name}.{key} has no description"
 
 
+def test_account_rules() -> None:
+    text = USERS + '[[accounts.rules]]\nmatch = "SALES\\\\*"\nmppe = "prefer"\n'
+    text += '[[accounts.rules]]\nmatch = "bob"\nstrengths = [56, 40]\nauth = ["pap"]\n'
+    loaded = load(text)
+    assert loaded.settings.accounts.rules == (
+        settings.AccountRule("SALES\\*", mppe="prefer"),
+        settings.AccountRule("bob", strengths=(56, 40), auth=("pap",)),
+    )
+    assert [w for w in loaded.warnings if "rules" in w] == [
+        "f.toml:9: warning: accounts.rules[2].auth: pap: none of them is in ppp.auth, so nobody"
+        " whom this rule matches can log in"
+    ]
+    assert problems(USERS + '[[accounts.rules]]\nmppe = "no"\nmatches = ""\n') == [
+        "f.toml:3: accounts.rules[1].match: is required",
+        'f.toml:4: accounts.rules[1].mppe: must be "", "require", "prefer" or "deny", got "no"',
+        "f.toml:5: accounts.rules[1].matches: unknown key, did you mean match?",
+    ]
+
+
+def test_domain_policies() -> None:
+    head = "[accounts]\nchap_secrets = 'x'\n"
+    assert problems(head + 'domain = "map"\n') == [
+        'f.toml:3: accounts.domain: "map" needs accounts.domain_map, got "map"'
+    ]
+    (warning,) = load(head + 'domain_allow = ["A"]\n').warnings
+    assert warning == (
+        'f.toml:3: warning: accounts.domain_allow: is not used unless accounts.domain = "allow"'
+    )
+    (problem,) = problems(head + 'domain = "map"\ndomain_map = ["A"]\n')
+    assert problem.endswith('must be "OLD=NEW", or "OLD=" for none, got "A"')
+
+
+@pytest.mark.parametrize("text", ["::", "fe80::1", "1", "10.0.0.1", "x"])
+def test_interface_identifiers(text: str) -> None:
+    (problem,) = problems(f'[ipv6]\ninterface_id = "{text}"\n{USERS}')
+    assert "must be the low half of an IPv6 address and not zero" in problem
+
+
+def test_eap_and_encryption() -> None:
+    assert load('[ppp]\nauth = ["eap"]\n' + USERS).warnings == ()
+    (problem,) = problems('[ppp]\nauth = ["eap"]\neap = ["md5"]\n' + USERS)
+    assert "offers only eap, which give no keys" in problem
+
+
 def test_an_empty_file_is_the_defaults() -> None:
     loaded = load("")
     assert loaded.settings == Settings()
@@ -115,7 +159,7 @@ range = 1
 pool = "x"
 dns = ["10.0.0.300", "1.1.1.1", "1.1.1.2"]
 [mppe]
-strengths = [56]
+strengths = [57]
 [metrics]
 listen = "9723"
 [workers]
@@ -127,7 +171,7 @@ GOLDEN = """\
 f.toml:1: mtu: unknown key outside any section, it belongs under [ppp]
 f.toml:3: ppp.mtu: must be at most 1500, got 9000
 f.toml:4: ppp.mtuu: unknown key, did you mean mtu?
-f.toml:7: ppp.auth[2]: must be "pap", "chap-md5", "mschap" or "mschapv2", got "mschap3"
+f.toml:7: ppp.auth[2]: must be "pap", "chap-md5", "mschap", "mschapv2" or "eap", got "mschap3"
 f.toml:9: ppp.mss_clamp: must be true or false, got 1
 f.toml:10: ppp.restart_interval_s: must be a finite number, got nan
 f.toml:11: limmits: unknown section, did you mean limits?
@@ -144,7 +188,7 @@ f.toml:23: pools."b c": a pool's name must be 1 to 63 of A-Z a-z 0-9 . _ -, got 
 f.toml:25: pools.c.ranges: is required
 f.toml:26: pools.c.range: unknown key, did you mean ranges?
 f.toml:29: ip.dns[1]: must be an IPv4 address, as in "10.99.0.1", got "10.0.0.300"
-f.toml:31: mppe.strengths[1]: must be 128 or 40, got 56
+f.toml:31: mppe.strengths[1]: must be 128, 56 or 40, got 57
 f.toml:33: metrics.listen: must be ADDRESS:PORT, as in "127.0.0.1:9723", or empty to switch it \
 off, got "9723"
 f.toml:35: workers.cpus: names 1 twice, got [1, 1]
@@ -380,6 +424,16 @@ label = st.text("abcXYZ019._-", min_size=1, max_size=20)
 pool_numbers = st.lists(st.integers(0, 200), min_size=1, max_size=4, unique=True)
 
 
+def rules(names: st.SearchStrategy[str]) -> st.SearchStrategy[settings.AccountRule]:
+    return st.builds(
+        settings.AccountRule,
+        names,
+        st.sampled_from(["", "prefer", "deny"]),
+        st.sampled_from([(), (128, 56)]),
+        st.sampled_from([(), ("mschapv2",)]),
+    )
+
+
 @st.composite
 def whole_settings(draw: st.DrawFn) -> Settings:
     numbers = draw(pool_numbers)
@@ -406,17 +460,21 @@ def whole_settings(draw: st.DrawFn) -> Settings:
             draw(seconds), draw(seconds), draw(seconds), draw(seconds), draw(seconds),
         ),
         workers=settings.Workers(draw(st.integers(0, 64)), draw(cpus)),
-        gre=settings.Gre(draw(modes), draw(st.integers(1, 1024))),
+        gre=settings.Gre(draw(modes), batch=draw(st.integers(1, 1024))),
         ppp=settings.Ppp(draw(st.integers(576, 1500)), draw(st.integers(576, 1500)), draw(methods),
                          mss_clamp=draw(st.booleans())),
         mppe=settings.Mppe(draw(st.sampled_from(["require", "prefer", "deny"])),
-                           draw(st.sampled_from([(128,), (40,), (128, 40), (40, 128)]))),
+                           draw(st.sampled_from([(128,), (40,), (128, 40), (56, 128)])),
+                           draw(st.sampled_from(["refuse", "allow", "ask"]))),
         ip=settings.Ip("10.99.0.1", draw(addresses), draw(addresses), pools[0].name),
+        ipv6=settings.Ipv6(draw(st.sampled_from(["off", "on"])), "::a:b", "random",
+                           draw(st.booleans())),
         pools=pools,
         accounts=settings.Accounts(
             draw(files), draw(st.sampled_from(["keep", "strip"])),
-            draw(st.just("") | label),
-            tuple(draw(st.dictionaries(names, passwords, max_size=3)).items()),
+            default_domain=draw(st.just("") | label), nt_hashes=draw(st.booleans()),
+            rules=tuple(draw(st.lists(rules(names), max_size=2))),
+            users=tuple(draw(st.dictionaries(names, passwords, max_size=3)).items()),
         ),
         limits=settings.Limits(draw(st.integers(1, 1_000_000)), draw(limit), draw(limit),
                                draw(limit), draw(limit)),
