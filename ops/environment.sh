@@ -49,13 +49,15 @@ apt_install() {
         rm -f "$policy"
         trap - EXIT INT TERM HUP
     fi
-    if [ -n "$made" ] && command -v systemctl >/dev/null; then
-        for service in "$@"; do
-            case $service in
-                pptpd | prometheus | openvpn) systemctl -q disable "$service" || true ;;
-            esac
-        done
-    fi
+    for service in "$@"; do
+        case $service in
+            # a unit, an init script or both, as the package has it
+            pptpd | prometheus | openvpn)
+                ! command -v systemctl >/dev/null || systemctl -q disable "$service" || true
+                ! command -v update-rc.d >/dev/null || update-rc.d "$service" disable || true
+                ;;
+        esac
+    done
     return "$code"
 }
 
