@@ -1089,7 +1089,7 @@ cdef class Engine:
         if s.held_count:
             # The next gap's time runs since the first packet behind it came, not from now:
             # else nobody would know how long the last of several gaps stops its packets.
-            for at in range(self.depth):
+            for at in range(HELD):
                 if s.held[at] and self.pool_since[s.held[at] - 1] < since:
                     since = self.pool_since[s.held[at] - 1]
             self._hold_list(s, since + self.hold_ns)

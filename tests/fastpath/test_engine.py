@@ -203,6 +203,21 @@ def test_sequence_wraps_at_32_bits() -> None:
         assert p.count("drop_rx_out_of_window") == 9
 
 
+def test_the_second_gap_waits_no_longer_wherever_its_packets_are_kept() -> None:
+    """Places in the queue go by the sequence number, not by the depth."""
+    with running(reorder_timeout_ms=400) as p:
+        p.install()
+        p.up()
+        for seq in (*range(35), 40, 44):
+            p.send(b"\x21" + udp(INNER, HOST, b"%d" % seq), seq=seq)
+        for _ in range(35):
+            p.from_tun()
+        assert p.from_tun()[1] == udp(INNER, HOST, b"40")
+        began = time.monotonic()
+        assert p.from_tun()[1] == udp(INNER, HOST, b"44")
+        assert time.monotonic() - began < 0.2
+
+
 def test_a_sequence_half_the_numbers_away_is_a_stray() -> None:
     """Its distance has no positive counterpart in 32 bits."""
     with running() as p:
