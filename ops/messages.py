@@ -159,7 +159,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """D to W: Set-Link-Info arrived (never fatal; ACCMs are kept for `show session`)."""
+    """D to W: Set-Link-Info arrived. Never fatal; GRE carries no asynchronous framing."""
 
     index: int
     generation: int
