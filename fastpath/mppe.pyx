@@ -21,6 +21,7 @@ cdef extern from "rc4_lanes.h" nogil:
         RC4_STREAM
     int rc4_lanes_usable()
     void rc4_six(void *tables, uint8_t *streams, uint64_t n)
+    void rc4_four(void *tables, uint8_t *streams, uint64_t n)
     void rc4_two(void *tables, uint8_t *p, uint8_t *q, uint32_t n)
     void rc4_key_three(void *tables, const uint8_t *k0, uint32_t m0, const uint8_t *k1,
                        uint32_t m1, const uint8_t *k2, uint32_t m2, const uint8_t *identity)
@@ -266,24 +267,35 @@ cdef void crypt(crypt_job *jobs, uint32_t n) noexcept nogil:
     stateful ones each with its session's stream. The array's order is lost."""
     cdef rc4_state r[LANES]
     cdef uint8_t streams[LANES * RC4_STREAM]
-    cdef uint32_t at = 0, least, i
+    cdef uint32_t at = 0, lanes, least, i
     n = crypt_streams(jobs, n)
-    while six_lanes and at + 6 <= n:
+    while six_lanes and n - at >= 3:
+        # Three left over go as four: the fourth stream is thrown away.
+        lanes = 6 if n - at >= 6 else 4
         rc4_key_three(&r[0], jobs[at].key, jobs[at].key_size - 1,
                       jobs[at + 1].key, jobs[at + 1].key_size - 1,
                       jobs[at + 2].key, jobs[at + 2].key_size - 1, IDENTITY)
-        rc4_key_three(&r[3], jobs[at + 3].key, jobs[at + 3].key_size - 1,
-                      jobs[at + 4].key, jobs[at + 4].key_size - 1,
-                      jobs[at + 5].key, jobs[at + 5].key_size - 1, IDENTITY)
-        least = least_size(jobs + at, 6)
+        if lanes == 6:
+            rc4_key_three(&r[3], jobs[at + 3].key, jobs[at + 3].key_size - 1,
+                          jobs[at + 4].key, jobs[at + 4].key_size - 1,
+                          jobs[at + 5].key, jobs[at + 5].key_size - 1, IDENTITY)
+        elif n - at > 3:
+            rc4_key(&r[3], jobs[at + 3].key, jobs[at + 3].key_size)
+        else:
+            memcpy(&r[3], &r[2], sizeof(rc4_state))
+        if lanes > n - at:
+            lanes = n - at
+        least = least_size(jobs + at, lanes)
         if least > RC4_STREAM:
             least = RC4_STREAM
-        if least:
+        if least and lanes == 6:
             rc4_six(r, streams, least)
-        for i in range(6):
+        elif least:
+            rc4_four(r, streams, least)
+        for i in range(lanes):
             xor_stream(jobs[at + i].data, streams + i * RC4_STREAM, least)
             rc4_run(&r[i], jobs[at + i].data + least, jobs[at + i].size - least)
-        at += 6
+        at += lanes
     while at + 2 <= n:
         rc4_key(&r[0], jobs[at].key, jobs[at].key_size)
         rc4_key(&r[1], jobs[at + 1].key, jobs[at + 1].key_size)

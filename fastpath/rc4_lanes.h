@@ -56,8 +56,40 @@ static void rc4_six(void *tables, uint8_t *streams, uint64_t n)
         t[i * RC4_TABLE + 257] = (uint8_t)y[i];
     }
 }
+
+/* The same of four tables, for what is left of a batch. */
+static void rc4_four(void *tables, uint8_t *streams, uint64_t n)
+{
+    uint64_t x = 0, y0 = 0, y1 = 0, y2 = 0, y3 = 0;
+    uint8_t *k = streams;
+    const uint8_t *end = streams + n;
+    __asm__ volatile(
+        "1:\n\t"
+        "incb %b[x]\n\t"
+        RC4_STEP(0, "y0", 0)
+        RC4_STEP(264, "y1", 2304)
+        RC4_STEP(528, "y2", 4608)
+        RC4_STEP(792, "y3", 6912)
+        "incq %[k]\n\t"
+        "cmpq %[end], %[k]\n\t"
+        "jne 1b\n\t"
+        : [x] "+&r"(x), [y0] "+&r"(y0), [y1] "+&r"(y1), [y2] "+&r"(y2), [y3] "+&r"(y3),
+          [k] "+&r"(k)
+        : [s] "r"(tables), [end] "r"(end)
+        : "rax", "rcx", "memory", "cc");
+    uint8_t *t = tables;
+    const uint64_t y[4] = {y0, y1, y2, y3};
+    for (int i = 0; i < 4; i++) {
+        t[i * RC4_TABLE + 256] = (uint8_t)x;
+        t[i * RC4_TABLE + 257] = (uint8_t)y[i];
+    }
+}
 #else
 static int rc4_lanes_usable(void) { return 0; }
+static void rc4_four(void *tables, uint8_t *streams, uint64_t n)
+{
+    (void)tables; (void)streams; (void)n;
+}
 static void rc4_six(void *tables, uint8_t *streams, uint64_t n)
 {
     (void)tables; (void)streams; (void)n;
