@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address, summarize_address_range
+from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 from typing import Any, Final
 
 from pyroute2 import IPRoute
@@ -18,6 +18,7 @@ from ops.settings import Pool
 QUEUE_LENGTH: Final = 4096  # packets (super-packets count once) that wait for a worker
 IN6_ADDR_GEN_MODE_NONE: Final = 1
 TABLE_MAIN: Final = 254
+IFA_F_NODAD: Final = 0x02  # nobody answers there who could have the same
 
 Prefix = tuple[int, int]  # host-order address, length
 
@@ -31,6 +32,11 @@ def prefixes(pools: Iterable[Pool]) -> set[Prefix]:
                 for network in summarize_address_range(IPv4Address(first), IPv4Address(last)):
                     found.add((int(network.network_address), network.prefixlen))
     return found
+
+
+def link_local(interface_id: str) -> str:
+    """The link-local address of an identifier that is written as the low half of one."""
+    return str(IPv6Address(0xFE80 << 112 | int(IPv6Address(interface_id))))
 
 
 class Links:
@@ -81,6 +87,29 @@ class Links:
         """Take it back; no error if it is gone."""
         try:
             self._ipr.addr("del", index=ifindex, address=str(IPv4Address(address)), prefixlen=32)
+        except NetlinkError as e:
+            if e.code not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+                raise
+
+    def add_link_local(self, text: str, ifindex: int) -> None:
+        """An address of fe80::/64 on a TUN, with the route that goes with it."""
+        try:
+            self._ipr.addr(
+                "add",
+                index=ifindex,
+                address=text,
+                prefixlen=64,
+                family=socket.AF_INET6,
+                flags=IFA_F_NODAD,
+            )
+        except NetlinkError as e:
+            if e.code != errno.EEXIST:
+                raise
+
+    def delete_link_local(self, text: str, ifindex: int) -> None:
+        """Take it back; no error if it is gone."""
+        try:
+            self._ipr.addr("del", index=ifindex, address=text, prefixlen=64, family=socket.AF_INET6)
         except NetlinkError as e:
             if e.code not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                 raise

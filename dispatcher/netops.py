@@ -85,6 +85,7 @@ class Netops:
         self._blackholes: set[Prefix] = set()
         self._local: set[int] = set()
         self._placed: set[int] = set()  # those of _local that we put on the first TUN
+        self._link_local = ""  # on every TUN; "": none
 
     # -- set-up
 
@@ -92,6 +93,7 @@ class Netops:
         """Links, addresses, what a predecessor left, blackholes, sessions, nft table."""
         self._set_up_links()
         self._place_local()
+        self._place_link_local()
         self._set_blackholes()
         self._restore_sessions()
         if self._packet_mode:
@@ -132,6 +134,26 @@ class Netops:
         for address in self._placed - self._local:
             self._links.delete_address(address, first)
         self._placed &= self._local
+
+    def _place_link_local(self) -> None:
+        """fe80:: and our interface identifier on every TUN: to IPv6 each is a link of its own."""
+        six = self._settings.ipv6
+        wanted = links.link_local(six.interface_id) if six.ipv6cp == "on" else ""
+        for tun in self._tuns:
+            try:
+                if self._link_local and self._link_local != wanted:
+                    self._links.delete_link_local(self._link_local, tun.ifindex)
+                if wanted:
+                    self._links.add_link_local(wanted, tun.ifindex)
+            except NetlinkError as e:
+                self._log.error(
+                    "IPv6 address not set",
+                    device=tun.name,
+                    address=wanted,
+                    error=str(e),
+                    hint="is net.ipv6.conf.all.disable_ipv6 set?",
+                )
+        self._link_local = wanted
 
     def _set_blackholes(self) -> None:
         """One under each pool, and none of an earlier run that no pool wants.
@@ -259,6 +281,7 @@ class Netops:
         self._log.style = new.log.format
         self._set_up_links()
         self._place_local()
+        self._place_link_local()
         self._set_blackholes()
 
     def leave(self) -> None:

@@ -6,13 +6,25 @@ the same work as a known one.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ops.settings import Settings
+from ops.settings import AccountRule, Settings
+from workers.domains import Domains
 from workers.ppp import credentials, mschap
 from workers.ppp.actions import Authenticate, Verdict
-from workers.secrets_file import ANY_ADDRESS, NO_ADDRESS, Addresses, Index, Match, Secret, parse
+from workers.secrets_file import (
+    ANY_ADDRESS,
+    NO_ADDRESS,
+    Addresses,
+    Index,
+    Match,
+    Secret,
+    nt_hash,
+    parse,
+)
 
 NOBODY: Final = Secret(0, "", "", b"no such account", NO_ADDRESS)
 CONFIGURED: Final = 4  # rank of [accounts.users]: above every line of the file
@@ -32,6 +44,30 @@ class _Found:
     match: Match
 
 
+class Rule:
+    """One of accounts.rules, made ready to match names."""
+
+    def __init__(self, rule: AccountRule) -> None:
+        self.match = rule.match
+        self.mppe = rule.mppe
+        self.strengths = rule.strengths
+        self.auth = _methods(rule.auth)
+        parts = (re.escape(part) for part in rule.match.split("*"))
+        self._pattern = re.compile(".*".join(parts), re.DOTALL)
+
+    def fits(self, names: Iterable[str]) -> bool:
+        """Whether one of these forms of a name is meant."""
+        return any(self._pattern.fullmatch(name) for name in names)
+
+
+def _methods(allowed: Iterable[str]) -> tuple[str, ...]:
+    """As Authenticate names them: "eap" stands for all types of it."""
+    found: list[str] = []
+    for method in allowed:
+        found += ("eap-mschapv2", "eap-md5", "eap") if method == "eap" else (method,)
+    return tuple(found)
+
+
 def parse_file(data: bytes, settings: Settings) -> Index:
     """chap-secrets, with the pools' names as address words."""
     return parse(data, frozenset(pool.name for pool in settings.pools))
@@ -42,8 +78,9 @@ class Accounts:
 
     def __init__(self, settings: Settings, index: Index) -> None:
         self._server = settings.server.name
-        self._strip = settings.accounts.domain == "strip"
-        self._default_domain = settings.accounts.default_domain
+        self._domains = Domains(settings.accounts)
+        self._rules = [Rule(rule) for rule in settings.accounts.rules]
+        self._bare_hashes = settings.accounts.nt_hashes
         self._index = index
         self._users = {
             name: Secret(0, name, "*", mschap.octets(password), ANY_ADDRESS)
@@ -62,13 +99,7 @@ class Accounts:
 
     def names(self, name: str) -> tuple[str, ...]:
         """The forms under which a peer's name is looked up, best first."""
-        domain, user = mschap.split_domain(name)
-        if not domain and self._default_domain:
-            domain = self._default_domain
-        whole = f"{domain}\\{user}" if domain else name
-        if self._strip and domain and user:
-            return whole, user
-        return (whole,)
+        return self._domains.forms(name)
 
     async def verify(self, request: Authenticate, unit: int) -> Login:
         """Check credentials; `unit` is the session's number, for `addr/n+` words.
@@ -82,11 +113,19 @@ class Accounts:
         found = self._find(request.name)
         secret = found.match.secret if found is not None else NOBODY
         # Checked for unknown users, too: the time taken does not tell whether one exists.
-        verdict = credentials.check(request, _password(request.method, secret.secret))
+        verdict = credentials.check(request, self._password(request.method, secret.secret))
+        if refusal := self._domains.refusal(request.name):
+            return _refused(refusal)
         if found is None:
             return _refused(self._unknown(request.name))
         if not verdict.ok:
             return _refused(f"{verdict.reason} ({_source(secret)})")
+        rule = self._rule(found, request.name)
+        if rule is not None and rule.auth and request.method not in rule.auth:
+            return _refused(
+                f"{request.method} is not allowed for this account, only {', '.join(rule.auth)}"
+                f" (accounts.rules, match = {rule.match!r})"
+            )
         addresses = secret.addresses
         if not addresses.any_allowed:
             return _refused(
@@ -97,7 +136,18 @@ class Accounts:
         verdict = replace(
             verdict, user=user, address=addresses.suggested(unit), pool=addresses.pool
         )
+        if rule is not None:
+            verdict = replace(verdict, mppe=rule.mppe, mppe_strengths=rule.strengths)
         return Login(verdict, addresses)
+
+    def _rule(self, found: _Found, name: str) -> Rule | None:
+        """The first that matches the account or the name as it came."""
+        names = {found.match.secret.client, found.name, name}
+        return next((rule for rule in self._rules if rule.fits(names)), None)
+
+    def _password(self, method: str, secret: bytes) -> credentials.Password:
+        hashed = nt_hash(secret, bare=self._bare_hashes)
+        return _plain(method, secret) if hashed is None else credentials.NtHash(hashed)
 
     def _find(self, name: str) -> _Found | None:
         best: _Found | None = None
@@ -122,7 +172,7 @@ class Accounts:
                 f" with server {self._server!r} (server.name) or *"
             )
         domain, user = mschap.split_domain(name)
-        if domain and not self._strip and (user in self._users or user in self._index.clients):
+        if domain and len(forms) == 1 and (user in self._users or user in self._index.clients):
             return (
                 f"wrong domain: {user!r} exists without {domain!r}"
                 ' (accounts.domain = "strip" would accept it)'
@@ -130,9 +180,9 @@ class Accounts:
         return f"no such user: looked up as {' and '.join(repr(form) for form in forms)}"
 
 
-def _password(method: str, secret: bytes) -> str:
+def _plain(method: str, secret: bytes) -> str:
     text = secret.decode("utf-8", "surrogateescape")
-    if method in ("mschap", "mschapv2"):
+    if method in ("mschap", "mschapv2", "eap-mschapv2"):
         # Old files are in Latin-1, and pppd widens octets one by one for the NT hash.
         try:
             secret.decode("utf-8")

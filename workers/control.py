@@ -45,7 +45,10 @@ from workers.ppp.actions import (
     Admission,
     Agreed,
     Authenticate,
+    EapRelay,
     Finished,
+    Network6Down,
+    Network6Up,
     NetworkDown,
     NetworkUp,
     Note,
@@ -60,6 +63,8 @@ POISON: Final = "workers died of its packets"
 HELD_FRAMES: Final = 32  # of one link while its route is made
 FIRST_FRAME_WAIT_S: Final = 0.5  # from Installed to our first Configure-Request
 ENGINE_WAIT_S: Final = 2.0  # for its answer; both requests may be repeated
+RESUME_WAIT_S: Final = 1.0  # from a predecessor's death to its sessions' timers
+RESUME_SPREAD: Final = 16  # and seconds over which they are looked at
 LCP: Final = b"\xc0\x21"
 IPCP: Final = b"\x80\x21"
 LCP_PROTOCOL_REJECT: Final = 8
@@ -95,6 +100,8 @@ class Control:
         self._live: dict[int, Live] = {}  # by index
         self._backlog: deque[tuple[Callable[..., bool], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, int]] = []  # deadline, index, generation
+        self._wakes: dict[Handle, float] = {}  # up and at rest, with an entry in _timers
+        self._identifiers: dict[bytes, Handle] = {}  # IPv6CP: by the subscriber's
         self._poisoned: set[Handle] = set()  # told in Hello, and ended by their cause
 
     # -- what the owner asks
@@ -113,10 +120,15 @@ class Control:
         """When handle_timer has something to do."""
         while self._timers:
             at, index, generation = self._timers[0]
-            live = self._find((index, generation))
-            if live is not None and live.deadline == at:
+            live = self._live.get(index)
+            wake = self._wakes.get((index, generation)) == at
+            if live is None and wake:
+                return at
+            if live is not None and live.handle == (index, generation) and live.deadline == at:
                 return at
             heapq.heappop(self._timers)
+            if wake:
+                del self._wakes[index, generation]
         return None
 
     def adopt(self, poison: frozenset[int]) -> None:
@@ -214,6 +226,11 @@ class Control:
                 self._close(live, "protocol_error", reason, now)
         elif kind == kinds.resumed:
             self.count("sessions_resumed")
+            if self._policy.chap_rechallenge:
+                # When its next challenge is due stands in its blob; look there soon.
+                self._sleep(handle, now + RESUME_WAIT_S + index % RESUME_SPREAD)
+            if iid := self._table.session(index).iid:
+                self._identifiers[iid] = handle
 
     def routed(self, handle: Handle, adding: bool, errno: int, now: float) -> None:
         """netops answered."""
@@ -243,14 +260,30 @@ class Control:
         live = self._find(handle)
         if live is None or live.link is None or live.phase in OVER:
             return
+        self._judged(live, login)
+        self._drive(live, now, lambda link: link.authenticated(login.verdict, now))
+
+    def relayed(self, handle: Handle, packet: bytes, login: Login | None, now: float) -> None:
+        """What came back for an EapRelay: the next request, or the end with its verdict."""
+        live = self._find(handle)
+        if live is None or live.link is None or live.phase in OVER:
+            return
+        if login is not None:
+            self._judged(live, login)
+        verdict = login.verdict if login is not None else None
+        self._drive(live, now, lambda link: link.eap_relayed(packet, verdict, now))
+
+    def _judged(self, live: Live, login: Login) -> None:
         verdict = login.verdict
         self.count(f"auth_{live.method}_{'accept' if verdict.ok else 'reject'}")
         if verdict.ok:
+            if live.phase is Phase.UP:
+                return  # challenged again: nothing of it is new
             live.user = verdict.user
             live.addresses = login.addresses
             live.pool = verdict.pool
             auth = AUTH_METHODS.index(live.method)
-            self._table.set_user(handle[0], verdict.user, auth)
+            self._table.set_user(live.handle[0], verdict.user, auth)
         else:
             self._log.warning(
                 "login refused",
@@ -260,16 +293,18 @@ class Control:
                 auth=live.method,
                 reason=verdict.reason,
             )
-        self._drive(live, now, lambda link: link.authenticated(verdict, now))
 
     def handle_timer(self, now: float) -> None:
         """Links whose time has come, each of them once."""
         due: list[Live] = []
         while (at := self.deadline()) is not None and at <= now:
-            _, index, _generation = heapq.heappop(self._timers)
-            live = self._live[index]
-            live.deadline = None
-            due.append(live)
+            _, index, generation = heapq.heappop(self._timers)
+            if self._wakes.get((index, generation)) == at:
+                del self._wakes[index, generation]
+            live = self._awake((index, generation), now)
+            if live is not None:
+                live.deadline = None
+                due.append(live)
         for live in due:
             if live.phase is Phase.SILENT:
                 self._start(live, now)
@@ -411,6 +446,10 @@ class Control:
                 if not live.user:  # who it says it is, for those who look why it failed
                     self._table.set_user(handle[0], action.name, AUTH_METHODS.index(action.method))
                 self._ports.authenticate(handle, action)
+            case EapRelay():
+                live.method = "eap"
+                live.peer_name = action.identity
+                self._ports.relay(handle, action)
             case Admission():
                 self._ports.send(Admit(*handle, action.user, action.address, action.pool))
             case SetMppe():
@@ -433,6 +472,10 @@ class Control:
                     live.routed = agreed.address
                     self.count("netops_requests")
                     self._ports.route_add(handle, agreed.address)
+            case Network6Up(iid, our_iid):
+                self._six_up(live, iid, our_iid, now)
+            case Network6Down():
+                self._six_down(live)
             case NetworkDown():
                 self._push(self._engine.down, *handle)
                 if live.phase in (Phase.UP, Phase.ROUTING):
@@ -473,16 +516,60 @@ class Control:
         """After a step: an up link that waits for nothing needs no object any more."""
         if live.link is None or live.phase in OVER:
             return
-        deadline = live.link.deadline
+        deadline, wake = live.link.deadline, live.link.wake_at
         if live.phase is Phase.UP and deadline is None:
             del self._live[live.handle[0]]
+            if wake is not None:
+                self._sleep(live.handle, wake)
         else:
-            self._arm(live, deadline)
+            times = [at for at in (deadline, wake) if at is not None]
+            self._arm(live, min(times, default=None))
+
+    def _sleep(self, handle: Handle, until: float) -> None:
+        """No object is kept for it, but at `until` one is to be made."""
+        if self._wakes.get(handle) != until:
+            self._wakes[handle] = until
+            heapq.heappush(self._timers, (until, *handle))
 
     def _arm(self, live: Live, deadline: float | None) -> None:
         if deadline is not None and deadline != live.deadline:
             heapq.heappush(self._timers, (deadline, *live.handle))
         live.deadline = deadline
+
+    # -- IPv6
+
+    def _six_up(self, live: Live, iid: bytes, our_iid: bytes, now: float) -> None:
+        owner = self._identifiers.get(iid)
+        if owner is not None and owner != live.handle and self._has_identifier(owner, iid):
+            # One device, one table: the second would get the first one's packets.
+            self._log.warning(
+                "IPv6 refused",
+                sid=live.sid,
+                user=live.user,
+                peer=format_address(live.calling),
+                reason=f"interface identifier {iid.hex(':', 2)} is another session's",
+            )
+            assert live.link is not None
+            live.link.identifier_taken(now)
+            for action in live.link.take():
+                self._act(live, action, now)
+            return
+        self._identifiers[iid] = live.handle
+        self._table.set_six(live.handle[0], iid, our_iid)
+        self._push(self._engine.up6, *live.handle)
+
+    def _has_identifier(self, handle: Handle, iid: bytes) -> bool:
+        session = self._table.session(handle[0])
+        return session.generation == handle[1] and session.iid == iid
+
+    def _six_down(self, live: Live) -> None:
+        iid = self._table.session(live.handle[0]).iid
+        if not iid:
+            return
+        if self._identifiers.get(iid) == live.handle:
+            del self._identifiers[iid]
+        self._table.set_six(live.handle[0], b"", b"")
+        self._push(self._engine.down6, *live.handle)
 
     # -- admission and coming up
 
@@ -699,6 +786,8 @@ class Control:
             live.move(Phase.NEGOTIATING)
             self._release(live)
         live.cause = cause
+        if self._policy.ipv6 or self._identifiers:
+            self._six_down(live)
         live.link = None
         live.deadline = None
         self._table.set_state(index, layout.STATE_FINISHING)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ops.messages import Message
 from workers.live import Handle
-from workers.ppp.actions import Authenticate
+from workers.ppp.actions import Authenticate, EapRelay
 
 
 class Engine(Protocol):
@@ -28,11 +28,13 @@ class Engine(Protocol):
     ) -> bool: ...
     def up(self, index: int, generation: int) -> bool: ...
     def down(self, index: int, generation: int) -> bool: ...
+    def up6(self, index: int, generation: int) -> bool: ...
+    def down6(self, index: int, generation: int) -> bool: ...
     def remove(self, index: int, generation: int) -> bool: ...
 
 
 class Ports(Protocol):
-    """Where requests go whose answers come back by `routed` and `authenticated`."""
+    """Where requests go whose answers come back by `routed`, `authenticated`, `relayed`."""
 
     def send(self, message: Message) -> None:
         """To the dispatcher; lost if there is none now, reconciliation makes it good."""
@@ -42,6 +44,8 @@ class Ports(Protocol):
     def route_del(self, handle: Handle, address: int) -> None: ...
 
     def authenticate(self, handle: Handle, request: Authenticate) -> None: ...
+
+    def relay(self, handle: Handle, request: EapRelay) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

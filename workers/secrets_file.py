@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 WILD: Final = "*"
+NT_HASH: Final = b"nthash:"  # before 32 hex digits: in place of the password
 MAX_WORD: Final = 1023  # pppd's MAXWORDLEN less its zero
 
 _SPACE: Final = frozenset(b" \t\n\v\f\r")
@@ -302,6 +303,14 @@ def parse_addresses(words: list[str], pools: frozenset[str]) -> tuple[Addresses,
     return Addresses(tuple(rules), pool), wrong
 
 
+def nt_hash(secret: bytes, *, bare: bool = False) -> bytes | None:
+    """The 16 octets of `nthash:<32 hex digits>`, of the digits alone if `bare`; else None."""
+    digits = secret.removeprefix(NT_HASH)
+    if len(digits) != 32 or not _HEX.issuperset(digits) or (digits == secret and not bare):
+        return None
+    return bytes.fromhex(digits.decode("ascii"))
+
+
 def parse(data: bytes, pools: frozenset[str] = frozenset()) -> Index:
     """Read a whole file. Never raises: what cannot be used is listed in `problems`."""
     index = Index()
@@ -324,6 +333,10 @@ def parse(data: bytes, pools: frozenset[str] = frozenset()) -> Index:
         secret = words[2]
         if secret.value.startswith(b"@/") and not data.startswith(b"\\x40", secret.start):
             text = f"secret file {_text(secret.value[1:])!r} was not read; line not used"
+            index.problems.append(Problem(line.number, text))
+            continue
+        if secret.value.startswith(NT_HASH) and nt_hash(secret.value) is None:
+            text = "nthash: is not followed by 32 hex digits; line not used"
             index.problems.append(Problem(line.number, text))
             continue
         if len(words) == 4 and words[3].value == WILD.encode():

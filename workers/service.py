@@ -31,7 +31,7 @@ from workers.bus import Bus
 from workers.control import Control
 from workers.live import Handle
 from workers.ports import EventKinds
-from workers.ppp.actions import Authenticate, Verdict
+from workers.ppp.actions import Authenticate, EapRelay, Verdict
 from workers.secrets_file import NO_ADDRESS, Index
 from workers.way_out import WayOut
 
@@ -141,6 +141,17 @@ class Service:
         task = self._loop.create_task(self._authenticate(handle, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def relay(self, handle: Handle, request: EapRelay) -> None:
+        """EAP of types we do not speak: only a RADIUS server could."""
+        reason = "this EAP type needs a RADIUS server, and none is configured"
+        login = Login(Verdict(False, reason=reason), NO_ADDRESS)
+
+        def answer() -> None:
+            self.control.relayed(handle, b"", login, self._loop.time())
+            self._after()
+
+        self._loop.call_soon(answer)
 
     def _ask(self, future: asyncio.Future[int], handle: Handle, adding: bool) -> None:
         def answered(done: asyncio.Future[int]) -> None:

@@ -26,6 +26,7 @@ class SlowEngine:
     room: int | None = None
     installed: set[Handle] = field(default_factory=set)
     is_up: set[Handle] = field(default_factory=set)
+    is_up6: set[Handle] = field(default_factory=set)
     mppe: dict[Handle, tuple[int, bytes, bool, int, bytes, bool]] = field(default_factory=dict)
     sent: deque[tuple[Handle, bytes]] = field(default_factory=deque)
     done: list[tuple[str, Handle]] = field(default_factory=list)
@@ -105,11 +106,24 @@ class SlowEngine:
         self.is_up.discard((index, generation))
         return True
 
+    def up6(self, index: int, generation: int) -> bool:
+        if not self._take("up6", (index, generation)):
+            return False
+        self.is_up6.add((index, generation))
+        return True
+
+    def down6(self, index: int, generation: int) -> bool:
+        if not self._take("down6", (index, generation)):
+            return False
+        self.is_up6.discard((index, generation))
+        return True
+
     def remove(self, index: int, generation: int) -> bool:
         if not self._take("remove", (index, generation)):
             return False
         self.installed.discard((index, generation))
         self.is_up.discard((index, generation))
+        self.is_up6.discard((index, generation))
         self.emit(self.kinds.removed, (index, generation))
         return True
 

@@ -20,7 +20,7 @@ from tests.workers.slow_engine import KINDS, SlowEngine
 from workers.accounts import Accounts, parse_file
 from workers.control import Control
 from workers.live import Handle
-from workers.ppp.actions import Action, Authenticate, Finished, NetworkUp, Policy, Send
+from workers.ppp.actions import Action, Authenticate, EapRelay, Finished, NetworkUp, Policy, Send
 from workers.ppp.link import Link
 
 LOCAL = parse_address("10.99.0.1")
@@ -93,6 +93,7 @@ class World:
         self.answer_routes = True
         self.route_errno = 0
         self.requests: deque[tuple[Handle, Authenticate]] = deque()
+        self.relays: deque[tuple[Handle, EapRelay]] = deque()
         self.admits: deque[Admit] = deque()
         self.answer_admits = True
         self.pool = parse_address("10.99.1.1")
@@ -136,6 +137,9 @@ class World:
 
     def authenticate(self, handle: Handle, request: Authenticate) -> None:
         self.requests.append((handle, request))
+
+    def relay(self, handle: Handle, request: EapRelay) -> None:
+        self.relays.append((handle, request))
 
     # -- the others
 
