@@ -2,8 +2,10 @@
 
 The low 6 bits of a call ID are its bucket, and bucket b belongs to worker b % W: the
 GRE fanout program steers by the same rule. 0 is never given out. An ID is used again
-only 60 s after its call ended, and the longest free first, so that late GRE of an old
-call does not meet a new one.
+the longest free first, so that late GRE of an old call does not meet a new one: hours
+later in everyday life. QUARANTINE_S is the least, for who asks for calls and clears them
+as fast as he can: 65,535 of them in that time are more than we set up, so he can't use
+up the IDs that others need.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections import deque
 from typing import Final
 
 BUCKETS: Final = 64
-QUARANTINE_S: Final = 60.0
+QUARANTINE_S: Final = 10.0
 
 
 class CallIds:

@@ -3,7 +3,8 @@
 Leaf module: standard library only. Every line carries the process role; lines
 about a session carry `sid=` and, once it is known, `user=`. Secrets are never
 passed here. Values that strangers chose are escaped, so that a line stays one
-line and a terminal stays sane.
+line and a terminal stays sane. What they do, they can do ten thousand times a second:
+lines of one event are rationed, so that the log stays one, too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ LEVELS: Final[dict[str, int]] = {
 }
 NAMES: Final[dict[int, str]] = {number: name for name, number in LEVELS.items()}
 
+# Of one event (its name) a process writes BURST lines at once, then RATE a second. The next
+# line tells how many were left out. Counters go on counting.
+BURST: Final = 1000
+RATE: Final = 10.0
+# Who had which address, and when: kept whole. Only who has an account can cause these.
+WHOLE: Final = frozenset({"session up", "session down"})
+
 Value = str | int | float | bool | bytes | None
 
 
@@ -48,6 +56,27 @@ def text(value: Value) -> str:
     return json.dumps(string, ensure_ascii=not string.isprintable())
 
 
+class Ration:
+    """How many lines of one event may still be written."""
+
+    __slots__ = ("_at", "_left", "omitted")
+
+    def __init__(self, now: float) -> None:
+        self._left = float(BURST)
+        self._at = now
+        self.omitted = 0
+
+    def take(self, now: float) -> bool:
+        """One more line: whether it may be written."""
+        self._left = min(float(BURST), self._left + (now - self._at) * RATE)
+        self._at = now
+        if self._left < 1.0:
+            self.omitted += 1
+            return False
+        self._left -= 1.0
+        return True
+
+
 class Log:
     """The log of one process; `fields` given here stand on every line."""
 
@@ -56,11 +85,20 @@ class Log:
         self.level = level
         self.style = style
         self._journal = "JOURNAL_STREAM" in os.environ
+        self._rations: dict[str, Ration] = {}
 
     def write(self, level: int, event: str, fields: dict[str, Value]) -> None:
         """Write one line if `level` is wanted; losing it is better than failing a call."""
         if level > self.level:
             return
+        if level != DEBUG and event not in WHOLE:
+            now = time.monotonic()
+            ration = self._rations.setdefault(event, Ration(now))
+            if not ration.take(now):
+                return
+            if ration.omitted:
+                fields = {**fields, "omitted_before": ration.omitted}
+                ration.omitted = 0
         if self.style == "json":
             record = {
                 "time": round(time.time(), 6),
