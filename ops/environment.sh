@@ -132,7 +132,7 @@ pip_list() {
 pip_checkout() (cd "$root" && "$venv/bin/python" -m pip install -q --no-build-isolation -e .)
 compile() (cd "$root" && "$venv/bin/python" setup.py -q build_ext --inplace)
 
-# prepare run|test: the environment, with what this purpose needs, and the compiled modules.
+# prepare run|test|fuzz: the environment, with what this purpose needs, and the compiled modules.
 prepare() {
     local purpose=$1 python wanted sources
     # one at a time for a checkout: the folder itself is the lock
@@ -168,10 +168,15 @@ prepare() {
         quietly "the compilation" compile || return
         stamp build "$sources"
     fi
-    if [ "$purpose" = test ] && ! stamped test "$wanted"; then
+    if [ "$purpose" != run ] && ! stamped test "$wanted"; then
         say "installing the tools of the tests in .venv"
         quietly "pip install" pip_list project optional-dependencies test || return
         stamp test "$wanted"
+    fi
+    if [ "$purpose" = fuzz ] && ! stamped fuzz "$wanted"; then
+        say "installing the fuzzer in .venv"
+        quietly "pip install" pip_list project optional-dependencies fuzz || return
+        stamp fuzz "$wanted"
     fi
     exec {lock}<&-
 }
@@ -194,6 +199,7 @@ TEST_PACKAGES=(
     procps=sysctl
     kmod=modprobe
     tcpdump=tcpdump
+    tshark=tshark
     prometheus=promtool
     openvpn=openvpn
     curl=curl

@@ -48,7 +48,8 @@ class Saved:
             items = msgpack.unpackb(
                 data, use_list=False, strict_map_key=False, unicode_errors="surrogateescape"
             )
-        except (ValueError, msgpack.exceptions.UnpackException) as e:
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
+            # TypeError: a map whose key is a map
             raise BlobError(f"not msgpack: {e}") from None
         if not isinstance(items, tuple) or not items:
             raise BlobError("not a list")

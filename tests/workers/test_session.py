@@ -38,6 +38,7 @@ def test_other_versions_and_rubbish_are_named() -> None:
         (b"", "no valid copy"),
         (other, "blob version 2, this program has 1"),
         (b"\xc1", "not msgpack"),
+        (b"\x8a" * 2 + b"\x09" * 23, "not msgpack: unhashable"),
         (msgpack.packb([1, 2]), "2 items"),
         (msgpack.packb({}), "not a list"),
     ):
