@@ -127,3 +127,15 @@ def test_the_check_sees_what_it_is_for() -> None:
 def test_shipped_code_takes_nothing_under_gpl() -> None:
     using = [str(p.relative_to(ROOT)) for p in sources() if "scapy" in p.read_text()]
     assert not using, f"scapy (GPL-2.0) is for tests only: {using}"
+
+
+def test_the_table_is_the_one_of_the_architecture() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for folder, names in RULES.items():
+        label = "`ops` leaves" if folder == "ops" else f"`{folder}/`"
+        row = next(
+            (r for r in text.splitlines() if r.startswith("|") and label in r.split("|")[1]), ""
+        )
+        assert row, f"{folder} has no row"
+        outside = [name for name in names if "." not in name and name not in (*OURS, "*")]
+        assert all(name in row for name in outside), f"{folder}: {names} and {row}"

@@ -1,4 +1,4 @@
-"""The table of traps in tests/README.md names tests that exist."""
+"""tests/README.md and ARCHITECTURE.md name tests and files that exist."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
+DOCUMENTS = (HERE / "README.md", ROOT / "ARCHITECTURE.md")
+FILE = re.compile(r"`([\w/.-]+\.(?:py|pyx|pxd|h|md|toml|service))`")
 ROW = re.compile(r"`(?P<path>[\w/]+\.py)?::(?P<name>test_\w+)`")
 
 
 def named() -> list[tuple[str, str]]:
     """(file, test) of each mention; `::name` alone belongs to the file before it."""
-    found, path = [], ""
-    for match in ROW.finditer((HERE / "README.md").read_text()):
-        path = match["path"] or path
-        found.append((path, match["name"]))
+    found = []
+    for document in DOCUMENTS:
+        path = ""
+        for match in ROW.finditer(document.read_text()):
+            path = match["path"] or path
+            found.append((path, match["name"]))
     return found
 
 
@@ -28,3 +33,14 @@ def test_a_named_test_exists(path: str, name: str) -> None:
 
 def test_the_table_was_read() -> None:
     assert len(named()) > 30
+
+
+def test_files_named_in_the_architecture_exist() -> None:
+    """By their path, or the end of it where the text stands under a folder's name."""
+    folders = ("dispatcher", "workers", "fastpath", "ops", "tests")
+    paths = [f"/{p.relative_to(ROOT)}" for f in folders for p in (ROOT / f).rglob("*")]
+    paths += [f"/{p.name}" for p in ROOT.iterdir()]
+    named_files = set(FILE.findall((ROOT / "ARCHITECTURE.md").read_text()))
+    lost = sorted(n for n in named_files if not any(p.endswith(f"/{n}") for p in paths))
+    assert len(named_files) > 30
+    assert not lost, f"ARCHITECTURE.md names {', '.join(lost)}"
