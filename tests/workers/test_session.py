@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastpath.layout import BLOB_MAX, Table
+from workers.ppp.actions import Policy, Verdict
+from workers.ppp.eap import EapServer
+from workers.ppp.packets import Packet
 from workers.session import BlobError, Saved
 
 SAVED = Saved(
@@ -75,3 +78,17 @@ def test_the_longest_names_fit() -> None:
     assert len(data) < BLOB_MAX - 600  # room for the link
     table.write_blob(0, data)
     assert Saved.unpack(table.blob(0)) == long
+
+
+def test_an_eap_login_with_the_longest_names_leaves_nothing_of_them_in_the_link() -> None:
+    """Identity and name of 256 octets each; the name stands in the blob three times."""
+    eap = EapServer(Policy(eap=("mschapv2",)), "eap", challenge=bytes(range(32)))
+    eap.start(0.0)
+    eap.receive(Packet(2, eap.identifier, b"\x01" + b"i" * 256), 0.0)
+    value = b"\x31" + bytes(49) + b"n" * 256
+    head = bytes([26, 2, eap.ms_id]) + (4 + len(value)).to_bytes(2, "big")
+    eap.receive(Packet(2, eap.identifier, head + value), 0.0)
+    eap.decide(Verdict(True, authenticator_response="S=" + "0" * 40, master=bytes(16)), 0.0)
+    eap.receive(Packet(2, eap.identifier, b"\x1a\x03"), 0.0)
+    assert eap.over
+    assert len(msgpack.packb(eap.freeze())) < 160

@@ -344,7 +344,7 @@ class EapServer(Exchange):
         self.answer = code
         self.send(code, self.identifier, b"")
         # Not needed any more, and an up link is kept small.
-        self.request = self.first = b""
+        self.request = self.first = self.identity = b""
         self.finish(self._outcome or Failed("EAP ended without a verdict"))
 
 
