@@ -1174,12 +1174,14 @@ cdef class Engine:
                 self._answer_echo(s, p, n)
         elif (protocol == PPP_CCP and s.state == DATA_UP and n >= 4 and s.mppe_tx_bits
                 and (p[0] == 14 or p[0] == 15)):
-            # Reset-Request is answered by the next packet's A alone (RFC 3078 section 8);
-            # a peer that asks again before it comes gets no second change.
+            # The next packet has A set; a peer that asks again before it comes gets no second
+            # change. RFC 3078 section 8 wants no Reset-Ack, but RFC 1962 does, and Linux
+            # decrypts nothing until it has one.
             self.count[C_RX_CONTROL] += 1
             if p[0] == 14:
                 self.count[C_MPPE_RESETS_RECEIVED] += 1
                 s.tx_flush = s.tx_stream != NULL
+                self._reset(s, 15, p[1])
         else:
             if s.frames <= 0:
                 self._drop(s, D_RX_RING_FULL)
@@ -1278,16 +1280,19 @@ cdef class Engine:
 
     cdef void _request_reset(self, session *s) noexcept nogil:
         """CCP Reset-Request (RFC 1962 section 4.2), at most one in 250 ms."""
-        cdef uint8_t *p
         if self.now < s.reset_due:
             return
         s.reset_due = self.now + 250 * MS
-        p = self._frame_out(s, PPP_CCP, 4)
         s.reset_id += 1
-        p[0] = 14
-        p[1] = s.reset_id
-        put16(p + 2, 4)
+        self._reset(s, 14, s.reset_id)
         self.count[C_MPPE_RESETS_SENT] += 1
+
+    cdef void _reset(self, session *s, uint8_t code, uint8_t number) noexcept nogil:
+        """Reset-Request (14) or Reset-Ack (15), without data as MPPE has it."""
+        cdef uint8_t *p = self._frame_out(s, PPP_CCP, 4)
+        p[0] = code
+        p[1] = number
+        put16(p + 2, 4)
 
     cdef void _answer_echo(self, session *s, const uint8_t *p, uint32_t n) noexcept nogil:
         """LCP Echo-Reply (RFC 1661 section 5.8), cut to the peer's MRU."""

@@ -496,7 +496,8 @@ def test_stateful_loss_is_mended_by_one_reset() -> None:
         assert p.from_tun()[1] == packet
         assert p.count("mppe_resets_sent") == 1
         assert p.count("drop_rx_mppe_coherency") == 5
-        # And the other way: asked twice, we change the key once and set A.
+        # And the other way: asked twice, we change the key once and set A. Each request is
+        # acknowledged, before that packet: Linux decrypts nothing until then.
         answer = udp(HOST, INNER, b"y")
         p.to_tun(answer)
         assert theirs.decrypt(p.data()[4:]).plain[2:] == answer
@@ -504,6 +505,7 @@ def test_stateful_loss_is_mended_by_one_reset() -> None:
         p.data()  # lost on the way
         for number in (1, 2):
             p.send(b"\x80\xfd\x0e" + bytes([number]) + b"\x00\x04")
+            assert p.data() == b"\xff\x03\x80\xfd\x0f" + bytes([number]) + b"\x00\x04"
         p.wait_count("mppe_resets_received", 2)
         for _ in range(2):
             p.to_tun(answer)
