@@ -61,8 +61,10 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         connections = self._manager_of_all.connections
-        if len(connections) > MAX_CONNECTIONS:
-            connections[0].force_close()
+        # Closing takes a turn of the loop, in which a whole backlog may be accepted: so not
+        # the oldest one, but all that are too many. A second close does nothing.
+        for oldest in connections[: max(0, len(connections) - MAX_CONNECTIONS)]:
+            oldest.force_close()
 
     def handle_error(
         self,
