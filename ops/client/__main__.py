@@ -19,6 +19,7 @@ from ops.client.sockets import SocketError
 from ops.settings import AuthMethod, MppePolicy
 
 UNAVAILABLE = 69
+CALL_IDS = 65536
 NO_PERMISSION = 77
 
 
@@ -75,6 +76,8 @@ def _sources(text: str) -> tuple[str, ...]:
 @click.option("--mtu", type=click.IntRange(128, 1500), default=1400, show_default=True)
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="logins a second; 0: any")
 @click.option("--hold", type=click.FloatRange(0), help="seconds to stay; else until SIGTERM")
+@click.option("--call-id", type=click.IntRange(0, 65535), help="of session 1; else free ones")
+@click.option("--reorder-ms", type=click.IntRange(1, 10000), default=50, show_default=True)
 @click.option("--cpu", type=int, default=-1, help="CPU of the data thread")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines")
 def main(
@@ -93,6 +96,8 @@ def main(
     mtu: int,
     rate: float,
     hold: float | None,
+    call_id: int | None,
+    reorder_ms: int,
     cpu: int,
     as_json: bool,
 ) -> None:
@@ -103,6 +108,8 @@ def main(
     differ, or programs that bind to the device. Exit status: 0 all well, 1 some failed or
     were lost.
     """
+    if call_id is not None and call_id + count > CALL_IDS:
+        raise click.UsageError(f"--call-id {call_id}: {count} sessions need more call IDs")
     methods = _words(auth, get_args(AuthMethod), "--auth")
     options = Options(
         server=server,
@@ -119,6 +126,8 @@ def main(
         mtu=mtu,
         rate=rate,
         hold=hold,
+        call_id=call_id,
+        reorder_ms=reorder_ms,
         cpu=cpu,
     )
     if os.geteuid() != 0:

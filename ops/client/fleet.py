@@ -103,7 +103,8 @@ def open_path(options: Options) -> Path:
     """Make the real thing, in this process's network namespace."""
     from fastpath import engine as fast  # noqa: PLC0415 - tests of the control logic need none
 
-    ids = CallIds(options.count, random.Random())  # noqa: S311 - spreads, keeps no secret
+    rng = random.Random()  # noqa: S311 - spreads, keeps no secret
+    ids = CallIds(options.count, rng, options.call_id)
     gre = open_gre(ids.first, ids.last)
     tun = open_tun(options.tun)
     device = Device(tun.ifindex)
@@ -121,6 +122,7 @@ def open_path(options: Options) -> Path:
         tun_fd=tun.fd,
         packet_mode=False,
         cpu=options.cpu,
+        reorder_timeout_ms=options.reorder_ms,
     )
     kinds = EventKinds(
         frame=fast.EVENT_FRAME,

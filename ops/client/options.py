@@ -29,6 +29,8 @@ class Options:
     starting: int = 128  # sessions that may be on their way at once
     hold: float | None = None  # close so long after the last came up; None: until a signal
     connect_timeout: float = 10.0
+    call_id: int | None = None  # of session 1, its successors count on; None: free ones
+    reorder_ms: int = 50  # a packet behind a gap waits so long
     cpu: int = -1  # of the data thread; -1: any
 
     def user_of(self, number: int) -> str:

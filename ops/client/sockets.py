@@ -94,7 +94,12 @@ class CallIds:
     and vanishes with its process, which makes it a claim that can't go stale.
     """
 
-    def __init__(self, count: int, rng: random.Random) -> None:
+    def __init__(self, count: int, rng: random.Random, first: int | None = None) -> None:
+        """`first`: these and no others, whoever else may use them."""
+        self._claims: list[socket.socket] = []
+        if first is not None:
+            self.first, self.last = first, first + count - 1
+            return
         need = max(1, -(-count // CALL_BLOCK))
         if need >= CALL_BLOCKS:
             most = (CALL_BLOCKS - 1) * CALL_BLOCK
