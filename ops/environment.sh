@@ -65,6 +65,7 @@ apt_install() {
 packages() {
     local pair missing=()
     for pair in "$@"; do
+        case " ${missing[*]} " in *" ${pair%%=*} "*) continue ;; esac
         found "${pair#*=}" || missing+=("${pair%%=*}")
     done
     [ ${#missing[@]} -gt 0 ] || return 0

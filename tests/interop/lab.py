@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -324,12 +323,10 @@ class Concentrator:
         return found
 
 
-def matrix(topology: str, group: str, logs: Path, only: Sequence[str] = ()) -> list[str]:
+def matrix(topology: str, group: str, logs: Path) -> list[str]:
     """Run a group of the lab's variants; returns its lines, LabError if it could not."""
     words = [str(LAB / "matrix"), "--no-compression", "--group", group, "--topo", topology]
     words += ["--logs", str(logs), "--server-command", f"'{SERVER}'"]
-    for name in only:
-        words += ["--only", name]
     with open(logs / f"{group}-server.log", "wb") as log:
         done = subprocess.run(
             words,
