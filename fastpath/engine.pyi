@@ -12,7 +12,7 @@ EVENT_FRAME: int  # data: PPP frame of the peer, 2-byte protocol and payload
 EVENT_INSTALLED: int
 EVENT_REMOVED: int  # final counters are in the record
 EVENT_ECHO_LOST: int  # LCP echoes unanswered: end the session
-EVENT_DESYNC: int  # MPPE does not decrypt to anything known
+EVENT_DESYNC: int  # MPPE does not decrypt to anything known; data b"stateful": sent in that form
 EVENT_HOP_LOST: int  # the packet socket failed: back on the raw socket, resolve anew
 EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
 

@@ -1215,6 +1215,8 @@ cdef class Engine:
         else:
             if not bits & MPPE_A:
                 self._drop(s, D_RX_MPPE_COHERENCY)
+                # Some agree to stateless MPPE and send it stateful: never to be read.
+                self._garbled(s, b"stateful", 8)
                 return
             steps = (bits - s.rx_count) & MPPE_COUNT
             if steps >= 0x800 or (steps and s.work < <int32_t>steps):
@@ -1392,8 +1394,11 @@ cdef class Engine:
 
     cdef void _desync(self, session *s) noexcept nogil:
         self._drop(s, D_RX_MPPE_DESYNC)
+        self._garbled(s, NULL, 0)
+
+    cdef void _garbled(self, session *s, const uint8_t *why, uint32_t n) noexcept nogil:
         s.desync += 1
-        if s.desync == DESYNCS and not self._event(EV_DESYNC, s, NULL, 0):
+        if s.desync == DESYNCS and not self._event(EV_DESYNC, s, why, n):
             s.desync -= 1              # no room: told with the next one
 
     # -- to the subscriber

@@ -216,9 +216,13 @@ class Control:
         elif kind == kinds.desync:
             live = self._awake(handle, now)
             if live is not None:
-                reason = "MPPE key mismatch: packets decrypt to no known protocol"
+                what = "MPPE key mismatch"
+                reason = f"{what}: packets decrypt to no known protocol"
+                if data == b"stateful":
+                    what = "MPPE state mismatch"
+                    reason = f"{what}: the client agreed to stateless MPPE and sends stateful"
                 self._log.warning(
-                    "MPPE key mismatch",
+                    what,
                     sid=live.sid,
                     user=live.user,
                     peer=format_address(live.calling),

@@ -305,6 +305,16 @@ def test_desync_is_named(world: World) -> None:
     assert world.log.named("MPPE key mismatch")[0]["user"] == "billy"
 
 
+def test_stateful_after_all_is_named(world: World) -> None:
+    """Some PocketPCs agree to stateless MPPE and send it stateful."""
+    handle = world.up()
+    world.engine.emit(KINDS.desync, handle, b"stateful")
+    world.run()
+    world.wait(10.0)
+    assert world.causes(handle) == ["protocol_error"]
+    assert world.log.named("MPPE state mismatch")[0]["user"] == "billy"
+
+
 def test_no_route_no_session(world: World) -> None:
     world.route_errno = errno.ENETUNREACH
     handle = world.start()
