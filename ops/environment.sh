@@ -201,6 +201,7 @@ TEST_PACKAGES=(
     kmod=modprobe
     tcpdump=tcpdump
     tshark=tshark
+    systemd=systemd-analyze
     prometheus=promtool
     openvpn=openvpn
     curl=curl
