@@ -19,7 +19,9 @@ from fastpath import engine, gre
 from fastpath.layout import Table
 
 GRE = socket.IPPROTO_GRE
-SERVER, PEER = "127.77.0.1", "127.77.0.2"
+# Of this process: a raw socket also gets what another one sends to the same address.
+NET = f"127.77.{os.getpid() % 254 + 1}"
+SERVER, PEER, STRANGER = f"{NET}.1", f"{NET}.2", f"{NET}.9"
 INNER = 0x0A630105
 VNET = struct.Struct("=BBHHHH")
 

@@ -84,7 +84,7 @@ def test_no_session_and_wrong_peer() -> None:
         p.wait_count("drop_rx_no_session", 1)
         p.install()
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, lab.GRE) as other:
-            other.bind(("127.77.0.9", 0))
+            other.bind((lab.STRANGER, 0))
             other.sendto(gre.build(p.call_id, b"\xc0\x21\x01", 0), (lab.SERVER, 0))
         p.wait_count("drop_rx_wrong_peer", 1)
         p.raw(b"\x30\x01\x88\x0b\xff\xff")

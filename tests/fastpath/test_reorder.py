@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 
+import pytest
+
 from tests.fastpath.peer import INNER, Peer, running, udp
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(
+        os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
+    ),
+]
 
 HOST = 0x0A010101
 DEPTH = 8

@@ -22,7 +22,7 @@ from fastpath.layout import Table
 from tests.fastpath.peer import GRE, INNER, VNET, number
 from tests.fuzz.targets import Reader
 
-SERVER, PEER = "127.77.1.1", "127.77.1.2"  # not those of tests/fastpath
+SERVER, PEER = "127.77.255.1", "127.77.255.2"  # not those of tests/fastpath
 INDEX = 3
 CALL = 640
 HOST = 0xC6130005

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 _SPACE: Final = " \t\r\n\v\f"
+# isspace() of C: str.split() takes more, and would see no word in "\x1c".
+_GAP: Final = re.compile(f"[{_SPACE}]+")
 _ESCAPES: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "s": " ", "t": "\t"}
 _OCTAL: Final = "01234567"
 _HEX: Final = "0123456789abcdefABCDEF"
@@ -43,7 +46,7 @@ def conf_lines(text: str) -> Iterator[Line]:
     for number, line in enumerate(text.split("\n"), 1):
         content = line.partition("#")[0].strip(_SPACE)
         if content:
-            key, *rest = content.split(None, 1)
+            key, *rest = _GAP.split(content, 1)
             yield Line(number, key, rest[0] if rest else "")
 
 

@@ -186,6 +186,8 @@ def test_lines_of_pptpd_conf() -> None:
         (line.number, line.key, line.value) for line in conf_lines("\n debug\nlocalip\ta, b # c")
     ]
     assert found == [(2, "debug", ""), (3, "localip", "a, b")]
+    # White space to Python, but not to pptpd.
+    assert [line.key for line in conf_lines("\x1c\n\x85\x1d x")] == ["\x1c", "\x85\x1d"]
 
 
 options = st.sampled_from([*SILENT, *LOST, *_HANDLERS, *_REQUIRE, *_REFUSE, "wibble", "10.0.0.1:"])

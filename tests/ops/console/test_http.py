@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops import messages
 from ops.console.api import BadRequest, selector
 from ops.console.listener import MAX_CONNECTIONS
 from tests.ops.console.rig import Console, Shared, console, settings
@@ -216,5 +217,5 @@ def test_control_socket_serves_metrics_too(running: Console) -> None:
 
 def test_settings_without_metrics(tmp_path: Path) -> None:
     with console(Shared(), tmp_path, settings(0)) as rig:
-        assert json.loads(rig.request("/api/version")[2])["bus"] == 1
+        assert json.loads(rig.request("/api/version")[2])["bus"] == messages.VERSION
         assert "metrics served" not in rig.log()
