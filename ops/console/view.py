@@ -262,6 +262,8 @@ class View:
             "called": format_address(s.local_address),
             "csid-port": s.peer_port,
             "local-ip": format_address(s.local) if s.local else None,
+            "ip6": links.identifier(s.iid) if s.iid else None,
+            "local-ip6": links.identifier(s.our_iid) if s.our_iid else None,
             "mru": s.mru or None,
             "peer-window": s.peer_window,
             "peer-speed": s.peer_speed,

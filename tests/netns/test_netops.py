@@ -267,3 +267,44 @@ def test_a_silent_worker_does_not_hold_up_the_other(bench: Bench) -> None:
     bench.workers[0].settimeout(5)
     answers = [msgpack.unpackb(bench.workers[0].recv(65536)) for _ in range(sent)]
     assert all(len(answer) == 256 for answer in answers)
+
+
+def test_link_local_addresses(bench: Bench) -> None:
+    """IPv6 on by a reload: ours on every TUN, at once usable; then another, then none."""
+
+    def reload(**keys: str) -> None:
+        bench.conf = replace(bench.conf, ipv6=replace(bench.conf.ipv6, **keys))  # type: ignore[arg-type]
+        text = json.loads(settings.dumps(bench.conf))
+        bench.child.send({"type": "settings", "settings": text}, log.Log("test"))
+        bench.ask(0, [1, "route_del", address("10.99.1.5"), bench.tuns[0].ifindex])
+
+    def six(name: str) -> list[tuple[str, int]]:
+        shown = json.loads(bench.space.sh(f"ip -6 -j addr show dev {name}"))
+        found = [a for link in shown for a in link.get("addr_info", ())]
+        assert not any(a.get("tentative") for a in found)
+        return [(a["local"], a["prefixlen"]) for a in found]
+
+    names = [tun.name for tun in bench.tuns]
+    reload(ipv6cp="on")
+    assert [six(name) for name in names] == [[("fe80::1", 64)]] * 2
+    assert "fe80::/64" in bench.space.sh(f"ip -6 route show dev {names[1]}")
+    reload(interface_id="::a:0:0:b")
+    assert [six(name) for name in names] == [[("fe80::a:0:0:b", 64)]] * 2
+    reload(ipv6cp="off")
+    assert [six(name) for name in names] == [[], []]
+
+
+def test_link_local_address_at_start(space: Space) -> None:
+    made = Bench(space, replace(CONF, ipv6=replace(CONF.ipv6, ipv6cp="on")))
+    try:
+        assert "fe80::1/64" in made.space.sh(f"ip -6 addr show dev {made.tuns[1].name}")
+        made.stop()
+        second = made.start()
+        second.send({"type": "stop"}, log.Log("test"))
+        assert wait_for(second.reap) == "exit status 0"
+    finally:
+        if made.child.reap() is None:
+            made.child.kill()
+            wait_for(made.child.reap)
+        for tun in made.tuns:
+            os.close(tun.fd)

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ops.ranges import parse_address
-from ops.settings import Pool, Settings
-from workers.accounts import Accounts, Login, parse_file
+from ops.settings import AccountRule, Pool, Settings
+from workers.accounts import Accounts, Login, Rule, parse_file
 from workers.ppp import mschap
 from workers.ppp.actions import Authenticate
 
@@ -187,3 +187,119 @@ def test_malformed_responses() -> None:
 def test_empty() -> None:
     assert Accounts(settings(), parse_file(b"# nothing", settings())).empty
     assert not make(settings()).empty
+
+
+# -- domains
+
+
+def with_accounts(**keys: object) -> Settings:
+    base = settings()
+    return replace(base, accounts=replace(base.accounts, **keys))  # type: ignore[arg-type]
+
+
+def test_domains_are_mapped() -> None:
+    conf = with_accounts(domain="map", domain_map=("OLDNET=DBNET", "BIGCO=", "far=x"))
+    accounts = make(conf)
+    assert login(accounts, "oldnet\\sue", "suesecret").verdict.user == "DBNET\\sue"
+    assert login(accounts, "BIGCO\\billy", "bob").verdict.user == "billy"
+    assert login(accounts, "DBNET\\sue", "suesecret").verdict.ok, "others are kept"
+    assert login(accounts, "billy", "bob").verdict.ok
+    refused = login(accounts, "ELSE\\billy", "bob").verdict
+    assert not refused.ok and refused.reason.startswith("wrong domain: 'billy' exists")
+
+
+def test_only_some_domains_are_allowed() -> None:
+    accounts = make(with_accounts(domain="allow", domain_allow=("BigCo", "DBNET")))
+    assert login(accounts, "BIGCO\\billy", "bob").verdict.user == "billy"
+    assert login(accounts, "DBNET\\sue", "suesecret").verdict.user == "DBNET\\sue"
+    assert login(accounts, "billy", "bob").verdict.ok, "no domain at all"
+    for password in ("bob", "wrong"):
+        refused = login(accounts, "EVIL\\billy", password).verdict
+        assert refused.reason == "domain 'EVIL' is not allowed (accounts.domain_allow)"
+
+
+def test_the_default_domain_is_mapped_too() -> None:
+    conf = with_accounts(domain="map", domain_map=("corp=DBNET",), default_domain="CORP")
+    assert login(make(conf), "sue", "suesecret").verdict.user == "DBNET\\sue"
+
+
+# -- NT hashes
+
+HASH = mschap.nt_password_hash("bob").hex()
+
+
+@pytest.mark.parametrize("method", ["mschap", "mschapv2", "eap-mschapv2", "pap"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_an_nt_hash_in_place_of_the_password(method: str, bare: bool) -> None:
+    line = f"billy * {HASH} *\n" if bare else f"billy * nthash:{HASH.upper()} *\n"
+    accounts = make(with_accounts(nt_hashes=bare), line.encode())
+    kind = method.removeprefix("eap-")
+    good = replace(request(kind, "billy", "bob"), method=method)
+    verdict = accounts.check(good, 0).verdict
+    assert verdict.ok, verdict.reason
+    assert verdict.lm_key == b"", "there is none of an NT hash"
+    assert len(verdict.master + verdict.start_key) == (0 if method == "pap" else 16)
+    bad = replace(request(kind, "billy", "bo"), method=method)
+    assert accounts.check(bad, 0).verdict.reason == "wrong password (chap-secrets line 1)"
+
+
+def test_an_nt_hash_does_not_do_for_md5() -> None:
+    accounts = make(settings(), f"billy * nthash:{HASH} *\n".encode())
+    for method in ("chap-md5", "eap-md5"):
+        asked = replace(request("chap-md5", "billy", "bob"), method=method)
+        verdict = accounts.check(asked, 0).verdict
+        assert not verdict.ok and f"{method} needs the password" in verdict.reason
+
+
+def test_32_hex_digits_are_a_password_unless_said_otherwise() -> None:
+    accounts = make(settings(), f"billy * {HASH} *\n".encode())
+    assert login(accounts, "billy", HASH).verdict.ok
+    assert not login(accounts, "billy", "bob").verdict.ok
+
+
+def test_a_damaged_hash_is_named() -> None:
+    index = parse_file(b"a * nthash:12 *\nb * nthash:" + b"x" * 32 + b" *\n", settings())
+    assert len(index) == 0
+    assert [str(p) for p in index.problems] == [
+        f"line {n}: nthash: is not followed by 32 hex digits; line not used" for n in (1, 2)
+    ]
+
+
+# -- rules
+
+
+def test_rules_for_some_accounts() -> None:
+    rules = (
+        AccountRule("billy", mppe="prefer", strengths=(128, 40)),
+        AccountRule("DBNET\\*", auth=("mschapv2", "eap")),
+        AccountRule("*", mppe="deny"),
+    )
+    accounts = make(with_accounts(rules=rules))
+    verdict = login(accounts, "BIGCO\\billy", "bob").verdict
+    assert (verdict.mppe, verdict.mppe_strengths) == ("prefer", (128, 40))
+    verdict = login(accounts, "DBNET\\sue", "suesecret").verdict
+    assert verdict.ok and (verdict.mppe, verdict.mppe_strengths) == ("", ())
+    refused = login(accounts, "DBNET\\sue", "suesecret", "pap").verdict
+    assert not refused.ok and refused.reason == (
+        "pap is not allowed for this account, only mschapv2, eap-mschapv2, eap-md5, eap"
+        " (accounts.rules, match = 'DBNET\\\\*')"
+    )
+    asked = replace(request("mschapv2", "DBNET\\sue", "suesecret"), method="eap-mschapv2")
+    assert accounts.check(asked, 0).verdict.ok
+    assert login(accounts, "ann", "annsecret").verdict.mppe == "deny"
+
+
+@pytest.mark.parametrize(
+    ("match", "name", "fits"),
+    [
+        ("a*c", "abc", True),
+        ("a*c", "ac", True),
+        ("a*c", "abcd", False),
+        ("a.c", "abc", False),
+        ("*@realm", "x@realm", True),
+        ("[a]", "a", False),
+        ("SALES\\*", "SALES\\x", True),
+    ],
+)
+def test_what_a_rule_matches(match: str, name: str, fits: bool) -> None:
+    assert Rule(AccountRule(match)).fits({name}) is fits

@@ -68,6 +68,9 @@ MPPE_OVERHEAD: Final = 4  # 2 octets of coherency count and 2 of the inner proto
 KEYLESS: Final = frozenset({"none", "pap", "chap-md5"})
 PATIENCE: Final = 2  # restart intervals that preferred, not required MPPE may hold IPCP up
 
+# What a client does that was told that its password is wrong.
+LEAVINGS: Final = frozenset({"user_request", "lost_carrier"})
+
 LinkState = Literal["starting", "active", "finishing"]
 Mppe = tuple[int, bool, int, bool]
 CLEAR: Final[Mppe] = (0, False, 0, False)
@@ -352,11 +355,7 @@ class Link:
     def _ended_by_peer(self) -> None:
         if self._phase >= Phase.ENDING:
             return
-        refusal = self._auth.refusal if self._auth is not None else ""
-        if refusal and self._phase is Phase.AUTHENTICATE:
-            self._ending("auth_failed", refusal)  # it could have tried again
-        else:
-            self._ending("user_request", "the peer sent Terminate-Request")
+        self._ending("user_request", "the peer sent Terminate-Request")
 
     def _receive_ipcp(self, payload: bytes, now: float) -> None:
         if self._ipcp.state not in DEAF:
@@ -456,6 +455,11 @@ class Link:
         if not self._lcp.gave_up:
             return "the peer rejects LCP"
         tries = self.policy.max_configure
+        if self._lcp.acked:
+            return (
+                f"the peer sends LCP but never answers ours ({tries} Configure-Requests): GRE to "
+                "it is blocked on the way, or goes to another client behind its NAT"
+            )
         return f"no agreement after {tries} LCP Configure-Requests without an answer"
 
     def _lcp_up(self, now: float) -> None:
@@ -761,6 +765,9 @@ class Link:
     # -- the end
 
     def _ending(self, cause: str, reason: str) -> None:
+        refusal = self._auth.refusal if self._auth is not None else ""
+        if refusal and self._phase is Phase.AUTHENTICATE and cause in LEAVINGS:
+            cause, reason = "auth_failed", refusal  # it could have tried again, and left
         self._phase = Phase.ENDING
         self._cause, self._reason = cause, reason
         self._negotiation_at = self._auth_at = self._ccp_at = self._rechallenge_at = None

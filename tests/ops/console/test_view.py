@@ -19,6 +19,8 @@ from ops.console.view import View
 from ops.ranges import parse_address
 from ops.settings import Ip, Pool, Settings
 from tests.ops.console.rig import Shared, settings
+from workers.ppp.actions import Policy
+from workers.ppp.link import Link
 from workers.session import Saved
 
 
@@ -169,6 +171,25 @@ def test_session_in_full_without_secrets() -> None:
     assert SECRET.hex() not in text
 
 
+def test_interface_identifiers() -> None:
+    shared = Shared()
+    shared.up(0, "alice", "10.99.1.5")
+    view = View(shared.table, settings(), Usage())
+    (found,) = view.find("alice")
+    assert found["ip6"] is None and found["local-ip6"] is None
+    shared.table.set_six(0, bytes.fromhex("02aabbfffeccddee"), bytes(7) + b"\x01")
+    (found,) = view.find("alice")
+    assert (found["ip6"], found["local-ip6"]) == ("fe80::2aa:bbff:fecc:ddee", "fe80::1")
+
+
+def test_frozen_ipv6cp_is_described() -> None:
+    policy = Policy(ipv6=True, interface_id=bytes(7) + b"\x01")
+    link = Link(policy, magic=1, challenge=bytes(16))
+    shown = describe(link.freeze())
+    assert shown["ipv6cp"] == {"state": "INITIAL", "iid": "fe80::", "our_iid": "fe80::1"}
+    assert "ipv6cp" not in describe(Link(Policy(), magic=1, challenge=bytes(16)).freeze())
+
+
 def test_damaged_blobs_are_named() -> None:
     shared = Shared()
     shared.up(0, "alice", "10.99.1.5")
@@ -181,4 +202,4 @@ def test_damaged_blobs_are_named() -> None:
 
 @given(st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=10))
 def test_any_frozen_link_is_described_or_named(junk: object) -> None:
-    assert isinstance(describe({"lcp": junk, "ccp": junk, "ipcp": junk}), dict)
+    assert isinstance(describe({"lcp": junk, "ccp": junk, "ipcp": junk, "ipv6cp": junk}), dict)
