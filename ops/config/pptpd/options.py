@@ -93,7 +93,7 @@ LOST: Final[dict[str, tuple[int, str]]] = {
         "no ARP is answered for subscribers by pptpcon itself. If remoteip lies in the LAN's"
         " subnet: sysctl net.ipv4.conf.LAN.proxy_arp=1 on the LAN's interface",
     ),
-    "mppe-stateful": (0, "MPPE is offered stateless, which every client knows"),
+    "mppe-stateful": (0, "stateless MPPE is what every client knows; else mppe.stateful"),
     "idle": (1, _LIMIT),
     "maxconnect": (1, _LIMIT),
     "active-filter": (1, _FILTER),
@@ -363,7 +363,7 @@ class Options:
         if "eap" in self.required:
             self.draft.loud(
                 self.required["eap"],
-                "require-eap: EAP is not offered; mschapv2 is what comes close",
+                'require-eap: mschapv2 is what comes close; for EAP itself add "eap" to ppp.auth',
             )
         required: list[str] = [m for m in METHODS if m in self.required]
         if required:
