@@ -1689,7 +1689,7 @@ cdef class Engine:
         """ICMP fragmentation needed (RFC 1191), back into the TUN, some a second."""
         cdef uint8_t p[128]
         cdef uint32_t quoted = (ip[0] & 15) * 4 + 8
-        if self.icmp_left <= 0 or self.tun_address == 0 or (ip[0] >> 4) != 4:
+        if self.icmp_left <= 0 or (ip[0] >> 4) != 4:
             return
         self.icmp_left -= 1
         if quoted > n:
@@ -1701,7 +1701,8 @@ cdef class Engine:
         put16(p + VNET_SIZE + 2, 28 + quoted)
         p[VNET_SIZE + 8] = 64
         p[VNET_SIZE + 9] = 1
-        memcpy(p + VNET_SIZE + 12, &self.tun_address, 4)
+        # From whom it was meant for: an address of our own would be a martian source there.
+        memcpy(p + VNET_SIZE + 12, ip + 16, 4)
         memcpy(p + VNET_SIZE + 16, ip + 12, 4)
         put16(p + VNET_SIZE + 10, checksum(p + VNET_SIZE, 20, 0))
         p[VNET_SIZE + 20] = 3
