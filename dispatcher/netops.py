@@ -74,7 +74,6 @@ class Netops:
         self._settings = info.settings
         self._table = layout.Table.attach(info.fds["table"])
         self._tuns = [Tun(t["name"], t["ifindex"], t["worker"]) for t in info.extra["tuns"]]
-        self._ifindexes = {tun.ifindex for tun in self._tuns}
         self._by_worker = {tun.worker: tun.ifindex for tun in self._tuns}
         self._packet_mode = bool(info.extra.get("packet_mode"))
         self._links = Links()
@@ -241,7 +240,8 @@ class Netops:
         owners: list[int] = []
         for place, (_, request) in enumerate(found := routes.unpack(datagram)):
             self._table.netops_count(REQUESTS)
-            change = routes.judge(request, self._ifindexes, self._local)
+            own = (self._by_worker.get(peer.worker, 0),)  # its routes lead to its own TUN
+            change = routes.judge(request, own, self._local)
             if isinstance(change, str):
                 self._complain(peer, change)
                 answers[place] = routes.BAD

@@ -36,7 +36,7 @@ from fastpath.tables cimport (
 from fastpath.tun cimport (
     SEGMENTS_NOT_IP, SEGMENTS_OK, SEGMENTS_TOO_BIG, VNET_SIZE, clamp_mss, iovec, segmenter,
     segments_begin, segments_next, writer, writer_begin, writer_end, writer_put)
-from fastpath.wire cimport be16, checksum, put16, put32
+from fastpath.wire cimport be16, checksum, sum16, put16, put32
 
 cdef extern from *:
     """
@@ -59,12 +59,12 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &t);
         return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
     }
-    static inline void pin_to(int cpu)
+    static inline int pin_to(int cpu)
     {
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(cpu, &set);
-        sched_setaffinity(0, sizeof set, &set);
+        return sched_setaffinity(0, sizeof set, &set) == 0;
     }
     static inline uint32_t thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
 
@@ -173,7 +173,7 @@ cdef extern from *:
     }
     """
     uint64_t now_ns() nogil
-    void pin_to(int cpu) nogil
+    bint pin_to(int cpu) nogil
     uint32_t thread_id() nogil
     uint32_t htonl(uint32_t) nogil
     cdef struct mmsghdr:
@@ -228,7 +228,7 @@ cdef enum:
     HELD = 64                  # and places for them in a session: divides 2 ** 32
     HOLD_STEPS = 64
     TUN_READ = 65552 + 64
-    JUMP_MAX = 4096            # a sequence this far ahead is a lost burst, beyond it a stray
+    JUMP_MAX = 512             # a sequence this far ahead is a lost burst, beyond it a stray
     STRAYS = 4                 # strays in a row that make a new sequence
     DESYNCS = 16
     KEY_WORK = 8192            # key changes for gaps, a session and second
@@ -328,6 +328,7 @@ cdef class Engine:
     cdef mmsghdr *hop_messages
     cdef hop_message *hop_targets
     cdef uint8_t *tun_data
+    cdef uint16_t ip_id
     # timers
     cdef int32_t ack_first, ack_last, hold_first, hold_last
     cdef uint64_t next_tick
@@ -1494,7 +1495,7 @@ cdef class Engine:
         cdef uint32_t n_chains = 0
         cdef bint ack
         cdef uint32_t at = 0, end
-        cdef int sent, tries = 0
+        cdef int sent, tries = 0, waits = 8    # ms for all of the queue, at most
         if n == 0:
             return
         for i in range(n):
@@ -1572,8 +1573,9 @@ cdef class Engine:
                 continue
             if errno == EINTR:
                 continue
-            if (errno == EAGAIN or errno == ENOBUFS) and tries < 3:
+            if (errno == EAGAIN or errno == ENOBUFS) and tries < 3 and waits > 0:
                 tries += 1
+                waits -= 1
                 wait_writable(self.hop_fd if self.out[at].by_hop else self.raw_fd)
                 continue
             o = &self.out[at]
@@ -1599,8 +1601,9 @@ cdef class Engine:
         p[0] = 0x45
         p[1] = 0
         put16(p + 2, o.total + 20)
-        s.ip_id += 1
-        put16(p + 4, s.ip_id)
+        # One count for all: sessions behind one address share its reassembly.
+        self.ip_id += 1
+        put16(p + 4, self.ip_id)
         put16(p + 6, 0)
         p[8] = 64
         p[9] = 47
@@ -1689,7 +1692,10 @@ cdef class Engine:
         """ICMP fragmentation needed (RFC 1191), back into the TUN, some a second."""
         cdef uint8_t p[128]
         cdef uint32_t quoted = (ip[0] & 15) * 4 + 8
-        if self.icmp_left <= 0 or (ip[0] >> 4) != 4:
+        if self.icmp_left <= 0:
+            return
+        if (ip[0] >> 4) == 6:
+            self._too_big_six(s, ip, n)
             return
         self.icmp_left -= 1
         if quoted > n:
@@ -1711,6 +1717,31 @@ cdef class Engine:
         memcpy(p + VNET_SIZE + 28, ip, quoted)
         put16(p + VNET_SIZE + 22, checksum(p + VNET_SIZE + 20, 8 + quoted, 0))
         if write(self.tun_fd, p, VNET_SIZE + 28 + quoted) > 0:
+            self.count[C_ICMP_TOO_BIG] += 1
+
+    cdef void _too_big_six(self, session *s, const uint8_t *ip, uint32_t n) noexcept nogil:
+        """ICMPv6 packet too big (RFC 4443 section 3.2), from our link-local address; never
+        about an ICMPv6 error or to a multicast source (section 2.4)."""
+        cdef uint8_t data[VNET_SIZE + 1280]
+        cdef uint8_t *p = data + VNET_SIZE
+        cdef uint32_t quoted = n if n < 1232 else 1232
+        if n < 41 or ip[8] == 0xFF or (ip[6] == 58 and ip[40] < 128):
+            return
+        self.icmp_left -= 1
+        memset(data, 0, VNET_SIZE + 48)
+        p[0] = 0x60
+        put16(p + 4, 8 + quoted)
+        p[6] = 58
+        p[7] = 64
+        put16(p + 8, 0xFE80)
+        memcpy(p + 16, s.r.our_iid, 8)
+        memcpy(p + 24, ip + 8, 16)
+        p[40] = 2
+        put16(p + 44, s.mtu >> 16)
+        put16(p + 46, s.mtu)
+        memcpy(p + 48, ip, quoted)
+        put16(p + 42, checksum(p + 40, 8 + quoted, sum16(p + 8, 32) + 58 + 8 + quoted))
+        if write(self.tun_fd, data, VNET_SIZE + 48 + quoted) > 0:
             self.count[C_ICMP_TOO_BIG] += 1
 
     # -- timers
@@ -1807,7 +1838,8 @@ cdef class Engine:
         cdef int ready = READY_GRE | READY_TUN, woken = 0
         cdef uint64_t until
         if self.cpu >= 0:
-            pin_to(self.cpu)
+            if not pin_to(self.cpu):
+                self.cpu = -1
         self.page.cpu = <uint32_t>(self.cpu + 1)
         self.page.data_tid = thread_id()
         self.page.data_beat_ns = now_ns()

@@ -9,7 +9,7 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 1
+    LAYOUT_VERSION = 2
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
@@ -217,7 +217,7 @@ cdef struct header:
 cdef struct blob_head:
     uint64_t turn
     uint32_t length
-    uint32_t crc               # CRC-32 of turn, length and octets
+    uint32_t crc               # CRC-32 of the octets, begun with turn and generation
     uint32_t generation
     uint32_t pad
 

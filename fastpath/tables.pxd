@@ -71,7 +71,6 @@ cdef struct session:
     uint32_t hop_ifindex
     uint32_t hop_mtu
     uint8_t hop_mac[6]
-    uint16_t ip_id
     uint32_t hop_age           # seconds since the kernel saw a packet to this neighbour
     # life
     uint64_t last_rx

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -202,9 +203,14 @@ class Service:
         events = self._engine.events(EVENTS)
         now = self._loop.time()
         for kind, index, generation, data in events:
-            if self._way_out is not None:
-                self._find_way(self._way_out, kind, (index, generation))
-            self.control.event(kind, index, generation, data, now)
+            try:
+                if self._way_out is not None:
+                    self._find_way(self._way_out, kind, (index, generation))
+                self.control.event(kind, index, generation, data, now)
+            except Exception as e:  # a bug in one session's event must not lose the others'
+                self.control.count("frames_malformed")
+                fault = "".join(traceback.format_exception(e)).strip()
+                self._log.error("event failed", kind=kind, index=index, fault=fault)
         if len(events) == EVENTS:
             self._loop.call_soon(self._engine_says)
         self._after()

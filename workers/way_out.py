@@ -68,10 +68,16 @@ class WayOut:
 
     def _tell(self, handle: Handle, hop: Hop | None) -> None:
         index, generation = handle
-        if hop is None:
-            self._engine.set_hop(index, generation, 0, b"", 0)
-        else:
-            self._engine.set_hop(index, generation, hop.ifindex, hop.mac, hop.mtu)
+        told = (hop.ifindex, hop.mac, hop.mtu) if hop else (0, b"", 0)
+        if not self._engine.set_hop(index, generation, *told):
+            self._loop.call_later(SETTLE_S, self._again, handle)
+
+    def _again(self, handle: Handle) -> None:
+        """The ring was full: what holds by now is told, if the session is still there."""
+        for key, handles in self._handles.items():
+            if handle in handles:
+                self._tell(handle, self._hops.get(key))
+                return
 
     def _changed(self) -> None:
         if self._resolver.changed():

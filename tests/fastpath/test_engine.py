@@ -584,3 +584,25 @@ def test_ipv6_link_local_both_ways() -> None:
         time.sleep(0.05)
         p.send(ours.seal(out, b"\x57"))
         p.wait_count("drop_rx_protocol", 2)
+
+
+def test_ipv6_too_big_is_answered() -> None:
+    own = b"\xfe\x80" + bytes(6) + bytes(range(8))
+    host = b"\xfe\x80" + bytes(13) + b"\x01"
+    with running() as p:
+        p.install()
+        p.up(mtu=1300)
+        p.table.set_six(p.index, own[8:], host[8:])
+        assert p.engine.up6(p.index, p.generation)
+        time.sleep(0.05)
+        big = ipv6(host, own, bytes(1310))
+        p.to_tun(big)
+        icmp = p.from_tun()[1]
+        assert icmp[8:24] == host
+        assert icmp[24:40] == host
+        assert icmp[40:42] == b"\x02\x00"
+        assert struct.unpack(">I", icmp[44:48])[0] == 1300
+        assert icmp[48:] == big[:1232]
+        pseudo = icmp[8:40] + struct.pack(">IHBB", len(icmp) - 40, 0, 0, 58)
+        assert ip_sum(pseudo + icmp[40:]) == 0
+        p.wait_count("drop_tx_too_big", 1)

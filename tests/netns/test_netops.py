@@ -128,7 +128,10 @@ def test_set_up(bench: Bench) -> None:
 def test_routes_come_and_go(bench: Bench) -> None:
     one, two = (tun.ifindex for tun in bench.tuns)
     a, b = address("10.99.1.5"), address("10.99.1.6")
-    assert bench.ask(0, [1, "route_add", a, one], [2, "route_add", b, two]) == [[1, 0], [2, 0]]
+    assert bench.ask(0, [1, "route_add", a, one]) == [[1, 0]]
+    assert bench.ask(1, [2, "route_add", b, two]) == [[2, 0]]
+    # a worker's routes lead to its own TUN
+    assert bench.ask(0, [5, "route_add", b, two]) == [[5, errno.EINVAL]]
     assert bench.routes() == {"10.99.1.5": "pptp0", "10.99.1.6": "pptp1"}
     assert "dev pptp0" in bench.space.sh("ip route get 10.99.1.5")
     # again, and to another worker's TUN: the last one holds
@@ -263,7 +266,8 @@ def test_a_silent_worker_does_not_hold_up_the_other(bench: Bench) -> None:
         while True:
             bench.workers[0].send(batch)
             sent += 1
-    assert bench.ask(1, [1, "route_add", address("10.99.1.9"), one]) == [[1, 0]]
+    two = bench.tuns[1].ifindex
+    assert bench.ask(1, [1, "route_add", address("10.99.1.9"), two]) == [[1, 0]]
     bench.workers[0].settimeout(5)
     answers = [msgpack.unpackb(bench.workers[0].recv(65536)) for _ in range(sent)]
     assert all(len(answer) == 256 for answer in answers)
