@@ -28,7 +28,7 @@ from fastpath.mppe cimport (
     key_size, next_key, rc4_key, rc4_state, run_chains)
 from fastpath.ring cimport (
     entry, fence_release, ring, ring_close, ring_drop, ring_open, ring_peek,
-    ring_push, ring_sleep, ring_wake_owed, store_release)
+    ring_push, ring_sleep, ring_used, ring_wake_owed, store_release)
 from fastpath.tables cimport (
     NOBODY, session, tables, tables_add, tables_add_inner, tables_add_six, tables_by_inner,
     tables_by_six, tables_close, tables_open, tables_remove, tables_remove_inner,
@@ -232,7 +232,12 @@ cdef enum:
     STRAYS = 4                 # strays in a row that make a new sequence
     DESYNCS = 16
     KEY_WORK = 8192            # key changes for gaps, a session and second
-    FRAME_WORK = 256           # frames for the control thread, a session and second
+    # Frames for the control thread, which is Python: a login needs a dozen. What it has not
+    # come to yet waits in the ring in order, so the ring's length is what a login waits.
+    FRAME_WORK = 64            # of a session and second,
+    FRAME_SHARE = 16           # but only so many of them
+    FRAME_QUEUE = 65536        # while so many octets wait, and none at all
+    FRAME_END = 2097152        # while so many do: the rest is for other events
     HOP_PROOF = 15             # seconds between packets that let the kernel prove a neighbour
     TICKS = 10                 # a sweep of all sessions takes so many ticks
     READY_GRE = 1
@@ -332,7 +337,7 @@ cdef class Engine:
     # timers
     cdef int32_t ack_first, ack_last, hold_first, hold_last
     cdef uint64_t next_tick
-    cdef uint32_t sweep_at
+    cdef uint32_t sweep_at, ticks
     cdef int32_t icmp_left
     cdef object _skip
 
@@ -1184,7 +1189,7 @@ cdef class Engine:
                 s.tx_flush = s.tx_stream != NULL
                 self._reset(s, 15, p[1])
         else:
-            if s.frames <= 0:
+            if not self._may_queue(s):
                 self._drop(s, D_RX_RING_FULL)
                 return
             s.frames -= 1
@@ -1193,6 +1198,13 @@ cdef class Engine:
                 self.count[C_RX_CONTROL] += 1
             else:
                 self._drop(s, D_RX_RING_FULL)
+
+    cdef bint _may_queue(self, session *s) noexcept nogil:
+        """One more frame for the control thread: a few that flood keep nobody waiting."""
+        cdef uint64_t used = ring_used(&self.events_ring)
+        if used >= FRAME_END:
+            return False
+        return s.frames > (FRAME_WORK - FRAME_SHARE if used >= FRAME_QUEUE else 0)
 
     cdef void _open_mppe(self, in_item *item, crypt_job *job, uint8_t *p,
                          uint32_t n) noexcept nogil:
@@ -1777,7 +1789,9 @@ cdef class Engine:
                 if s.state != DATA_NONE:
                     self._look_after(s)
                 self.sweep_at += 1
-            if self.sweep_at >= self.t.top:
+            self.ticks += 1
+            if self.ticks >= TICKS:        # not sooner: allowances are those of a second
+                self.ticks = 0
                 self.sweep_at = 0
         if self.n_out:
             self._flush()

@@ -45,6 +45,11 @@ cdef inline uint64_t ring_room(uint64_t size) noexcept nogil:
     return 16 + ((size + 15) & ~<uint64_t>15)
 
 
+cdef inline uint64_t ring_used(ring *r) noexcept nogil:
+    """Octets in it; the writer's view."""
+    return r.tail - load_acquire(&r.head)
+
+
 cdef inline bint ring_push(ring *r, uint32_t kind, uint32_t index, uint32_t generation,
                            const uint8_t *data, uint32_t size,
                            const uint8_t *more, uint32_t more_size) noexcept nogil:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import struct
@@ -423,6 +424,33 @@ def test_a_successor_goes_on_where_the_record_says() -> None:
         sequence, _, payload = q.receive()
         assert sequence == 5
         assert theirs.open(payload) == udp(HOST, INNER, b"4")
+
+
+def test_a_flood_of_frames_keeps_no_login_waiting() -> None:
+    """A session has its allowance, and a small one while the control thread is behind."""
+    with running() as p:
+        p.install()
+        other = dataclasses.replace(p, index=5, call_id=p.call_id + 64, inbox=[], seen=[])
+        other.install()
+        for _ in range(200):
+            p.send(b"\xc0\x21\x01\x00\x00\x04")
+        p.wait_count("drop_rx_ring_full", 200 - 64)
+        assert p.count("rx_control") == 64
+        while p.engine.events():
+            pass
+        time.sleep(1.2)
+        # 47 of 1424 octets each are more than may wait: now only the few count.
+        for _ in range(60):
+            p.send(b"\xc0\x21\x01\x00\x05\x78" + bytes(1396))
+        p.wait_count("drop_rx_ring_full", 200 - 64 + 60 - 47)
+        for _ in range(20):
+            other.send(b"\xc0\x21\x01\x00\x00\x04")
+        p.wait_count("drop_rx_ring_full", 200 - 64 + 60 - 47 + 20 - 16)
+        assert p.count("rx_control") == 64 + 47 + 16
+        while p.engine.events():
+            pass
+        p.send(b"\xc0\x21\x01\x00\x00\x04")
+        p.wait_count("rx_control", 64 + 47 + 16 + 1)
 
 
 def test_remove_ends_everything() -> None:
