@@ -74,18 +74,22 @@ def split_frame(frame: bytes) -> tuple[int, bytes]:
     """Protocol and payload of a PPP frame.
 
     The address and control octets ff 03 and the protocol's first octet may be absent
-    from the first packet on, before anything was agreed (RFC 1661 section 6.5, 6.6).
+    from the first packet on, before anything was agreed (RFC 1661 section 6.5, 6.6). What
+    is longer than any MRU of ours is refused here: its answer could not be sent.
     """
     at = 2 if frame[:2] == b"\xff\x03" else 0
     if at < len(frame) and frame[at] & 1:
-        return frame[at], frame[at + 1 :]
-    if len(frame) < at + 2:
+        protocol, payload = frame[at], frame[at + 1 :]
+    elif len(frame) < at + 2:
         raise RemoteError(f"frame of {len(frame)} octets")
-    protocol = int.from_bytes(frame[at : at + 2], "big")
-    if not protocol & 1:
-        # RFC 1661 section 2: the last octet of every protocol number is odd.
-        raise RemoteError(f"protocol number {protocol:04x} is even")
-    return protocol, frame[at + 2 :]
+    else:
+        protocol, payload = int.from_bytes(frame[at : at + 2], "big"), frame[at + 2 :]
+        if not protocol & 1:
+            # RFC 1661 section 2: the last octet of every protocol number is odd.
+            raise RemoteError(f"protocol number {protocol:04x} is even")
+    if len(payload) > DEFAULT_MRU:
+        raise RemoteError(f"{len(payload)} octets of {protocol:04x}, over any MRU of ours")
+    return protocol, payload
 
 
 def make_frame(protocol: int, packet: Packet) -> bytes:

@@ -232,3 +232,15 @@ def test_the_old_address_options_and_vj_are_rejected() -> None:
     peer.ipcp_up()
     up = peer.last(NetworkUp)
     assert isinstance(up, NetworkUp)
+
+
+@pytest.mark.parametrize("size", [1500, 1501, 2268])
+def test_a_request_over_any_mru_is_not_answered(size: int) -> None:
+    """The data path takes in a little more than it can send: a longer Ack would not fit."""
+    peer = Peer()
+    options = (h("02060000000005061a2b3c4d") + h("ff04aabb") * 600)[: size - 4]
+    options = options[: len(options) - len(options) % 4]
+    answers = peer.tell(packet(0xC021, 1, 3, options) + bytes(size - 4 - len(options)))
+    assert bool(answers) == (size <= 1500)
+    assert all(len(frame) <= 1502 for frame in answers)
+    assert peer.tell(packet(0xC021, 1, 4, "0702")) == [packet(0xC021, 2, 4, "0702")]
