@@ -164,7 +164,7 @@ class Peer:
             time.sleep(0.002)
         return self.count(name)
 
-    def install(self, *, peer_window: int = 64) -> None:
+    def install(self, *, peer_window: int = 64, peer_address: str = PEER) -> None:
         """Allot the record and let the engine know it."""
         self.generation, _ = self.table.allot(
             self.index,
@@ -172,7 +172,7 @@ class Peer:
             call_id=self.call_id,
             peer_call_id=self.peer_call_id,
             local_address=number(SERVER),
-            peer_address=number(PEER),
+            peer_address=number(peer_address),
             peer_port=1,
             peer_window=peer_window,
             peer_speed=0,

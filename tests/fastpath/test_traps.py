@@ -314,3 +314,19 @@ def test_small_packets_pass_as_they_are() -> None:
         parts = [p.data()[4:] for _ in range(2)]
         assert sum(len(part) - 20 for part in parts) == 1377
         assert all(ip_sum(part[:20]) == 0 and len(part) <= 1396 for part in parts)
+
+
+# -- 1.2 the way out is blocked
+
+
+def test_a_packet_that_cannot_be_sent_is_counted_and_its_session_lives() -> None:
+    """ENOBUFS, no route, a firewall's no: pptpd ended the call. Here: a broadcast address,
+    to which the kernel sends nothing without being asked to."""
+    with running() as p:
+        p.install(peer_address="255.255.255.255")
+        p.up()
+        for n in (1, 2):
+            p.to_tun(udp(HOST, INNER, b"lost"))
+            p.wait_count("drop_tx_send_failed", n)
+        session = p.table.session(p.index)
+        assert (session.data_state, session.tx_packets, session.drops) == (2, 0, 2)

@@ -162,3 +162,46 @@ def test_what_is_encrypted_is_not_read(capture: Capture) -> None:
     assert any(re.search(r"gre:ppp:comp_data", stack) for stack in stacks), stacks
     assert any(re.search(r"gre:ppp:ip:icmp", stack) for stack in stacks), stacks
     assert not any("comp_data:" in stack for stack in stacks), stacks
+
+
+def test_the_first_lcp_request_is_answered_at_once(capture: Capture) -> None:
+    """Trap 4.6: it comes right behind our Outgoing-Call-Reply, and nobody may miss it."""
+    server, wait = "198.18.0.1", 1.0
+    rows = capture.ask(
+        *("-Y", "pptp.control_message_type == 8 or (lcp and (ppp.code == 1 or ppp.code == 2))"),
+        *("-T", "fields", "-e", "frame.time_relative", "-e", "ip.src", "-e", "ppp.code"),
+    )
+    asked: float | None = None
+    calls = answered = 0
+    for row in rows:
+        at, source, code = row.split("\t")
+        if not code:
+            calls, asked = calls + 1, None
+        elif source != server and code == "1" and asked is None:
+            asked = float(at)
+        elif source == server and code == "2" and asked is not None and answered < calls:
+            assert float(at) - asked < wait
+            answered += 1
+    assert calls == answered == len(SESSIONS) + 2
+
+
+def test_our_own_end_is_in_order(capture: Capture) -> None:
+    """Trap 4.26: Terminate-Request, its Ack, Call-Disconnect-Notify, Stop, and then FIN."""
+    rows = capture.ask(
+        *("-Y", "pptp or (lcp and ppp.code >= 5 and ppp.code <= 6) or tcp.flags.fin == 1"),
+        *("-T", "fields", "-e", "ip.src", "-e", "ppp.code", "-e", "pptp.control_message_type"),
+        *("-e", "tcp.flags.fin"),
+    )
+    steps = []
+    for row in rows:
+        source, code, control, fin = row.split("\t")
+        who = "s" if source == "198.18.0.1" else "c"
+        what = f"lcp{code}" if code else f"pptp{control}" if control else "fin" * (fin != "0")
+        steps.append(who + what)
+    # The last call of all is the one that the concentrator's stop ended.
+    last = len(steps) - 1 - steps[::-1].index("cpptp7")
+    tail = [step for step in steps[last:] if step not in ("spptp5", "cpptp6")]
+    wanted = ["cpptp7", "spptp8", "slcp5", "clcp6", "spptp13"]
+    assert tail[: len(wanted)] == wanted, tail
+    assert tail.index("spptp3") > tail.index("spptp13"), tail
+    assert tail.index("sfin") > tail.index("spptp3"), tail
