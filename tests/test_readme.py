@@ -35,6 +35,23 @@ def test_the_table_was_read() -> None:
     assert len(named()) > 30
 
 
+# Rows of the feature tables and traps of the protocol notes, by section.
+SECTIONS = {"1.1": 14, "1.2": 11, "1.3": 10, "1.4": 9, "1.5": 12, "1.6": 13}
+
+
+def test_every_row_and_trap_has_its_line() -> None:
+    """With a test, or with what was decided instead."""
+    lines = re.findall(
+        r"^\| (\d\.\d+) \| (.*?) \| (.*) \|$", (HERE / "README.md").read_text(), re.M
+    )
+    numbers = [number for number, _, _ in lines]
+    assert {n: numbers.count(n) for n in SECTIONS} == SECTIONS
+    traps = {number for number in numbers if number[0] == "4"}
+    assert traps == {f"4.{n}" for n in range(1, 31)}
+    for number, what, proof in lines:
+        assert ROW.search(proof) or "**Decided**" in proof, (number, what)
+
+
 def test_files_named_in_the_architecture_exist() -> None:
     """By their path, or the end of it where the text stands under a folder's name."""
     folders = ("dispatcher", "workers", "fastpath", "ops", "tests")

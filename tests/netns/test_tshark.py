@@ -205,3 +205,13 @@ def test_our_own_end_is_in_order(capture: Capture) -> None:
     assert tail[: len(wanted)] == wanted, tail
     assert tail.index("spptp3") > tail.index("spptp13"), tail
     assert tail.index("sfin") > tail.index("spptp3"), tail
+
+
+def test_the_outer_header_tells_nothing(capture: Capture) -> None:
+    """TOS 0 and DF clear on all GRE of ours, whatever is inside."""
+    ours = "gre and ip.src == 198.18.0.1 and not icmp.type == 3"
+    rows = set(capture.ask("-Y", ours, "-T", "fields", "-e", "ip.dsfield", "-e", "ip.flags.df"))
+    outer = {tuple(word.split(",")[0] for word in row.split("\t")) for row in rows}
+    assert len(outer) == 1
+    dsfield, df = outer.pop()
+    assert int(dsfield, 16) == 0 and df in ("0", "False")
