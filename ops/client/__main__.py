@@ -16,7 +16,7 @@ from ops.client.netlink import NetlinkError
 from ops.client.options import Options
 from ops.client.report import Report
 from ops.client.sockets import SocketError
-from ops.settings import AuthMethod, MppePolicy
+from ops.settings import AuthMethod, MppePolicy, StatefulPolicy
 
 UNAVAILABLE = 69
 CALL_IDS = 65536
@@ -71,6 +71,7 @@ def _sources(text: str) -> tuple[str, ...]:
 @click.option("--mppe", type=click.Choice(get_args(MppePolicy)), default="require")
 @click.option("--auth", default="mschapv2", show_default=True, help="methods agreed to")
 @click.option("--strengths", default="128", show_default=True, help="of 128 and 40")
+@click.option("--stateful", type=click.Choice(get_args(StatefulPolicy)), default="refuse")
 @click.option("--route", multiple=True, help="network to route into the tunnel; repeatable")
 @click.option("--tun", default="pptpc%d", show_default=True, help="name of the device")
 @click.option("--mtu", type=click.IntRange(128, 1500), default=1400, show_default=True)
@@ -91,6 +92,7 @@ def main(
     mppe: MppePolicy,
     auth: str,
     strengths: str,
+    stateful: StatefulPolicy,
     route: tuple[str, ...],
     tun: str,
     mtu: int,
@@ -121,6 +123,7 @@ def main(
         mppe=mppe,
         auth=methods,  # type: ignore[arg-type] # _words() looked at each
         strengths=tuple(int(w) for w in _words(strengths, ("128", "40"), "--strengths")),
+        stateful=stateful,
         routes=tuple(_network(text) for text in route),
         tun=tun,
         mtu=mtu,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
-from ops.settings import AuthMethod, MppePolicy
+from ops.settings import AuthMethod, MppePolicy, StatefulPolicy
 from workers.ppp.actions import Policy
 
 
@@ -22,6 +22,7 @@ class Options:
     mppe: MppePolicy = "require"
     auth: tuple[AuthMethod, ...] = ("mschapv2",)
     strengths: tuple[int, ...] = (128,)
+    stateful: StatefulPolicy = "refuse"
     routes: tuple[ipaddress.IPv4Network, ...] = ()
     tun: str = "pptpc%d"
     mtu: int = 1400
@@ -52,4 +53,6 @@ class Options:
             auth=self.auth,
             mppe=self.mppe,
             mppe_strengths=self.strengths,
+            mppe_stateful=self.stateful != "refuse",
+            mppe_ask_stateful=self.stateful == "ask",
         )

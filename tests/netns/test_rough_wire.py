@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ops.settings import Gre
+from ops.settings import Gre, Mppe, Settings
 from tests.netns import rough
 from tests.netns.faults import Faults
 from tests.netns.rough import LOCAL, Site, both_ways, client, download, drops, ping
@@ -39,15 +39,14 @@ def site(make_space: rough.MakeSpace) -> Site:
 
 
 @pytest.fixture
-def patience() -> int:
-    """gre.reorder_timeout_ms of the concentrator."""
-    return 50
+def conf() -> Settings:
+    """Of the concentrator."""
+    return rough.settings()
 
 
 @pytest.fixture
-def keeper(site: Site, start_keeper: rough.StartKeeper, patience: int) -> Iterator[Keeper]:
+def keeper(site: Site, start_keeper: rough.StartKeeper, conf: Settings) -> Iterator[Keeper]:
     """A concentrator, which is stopped in order."""
-    conf = rough.settings(gre=Gre(reorder_timeout_ms=patience))
     made = start_keeper(site.server, conf, module="dispatcher.keeper")
     yield made.heard("keeper: ready", 30)
     assert made.stop() == 0
@@ -63,7 +62,7 @@ def acks_bounded(site: Site, seconds: float) -> None:
     assert sent <= received / 16 + seconds / 0.1 + 5, (sent, received, seconds)
 
 
-@pytest.mark.parametrize("patience", [PATIENT_MS])
+@pytest.mark.parametrize("conf", [rough.settings(gre=Gre(reorder_timeout_ms=PATIENT_MS))])
 @pytest.mark.parametrize("kind", ORDERLY, ids=["swap", "late", "reverse", "fragments"])
 def test_nothing_is_lost_within_the_window(site: Site, keeper: Keeper, kind: Faults) -> None:
     """All data in order, each once, and MPPE in step with it."""
@@ -118,6 +117,27 @@ def test_everything_at_once(site: Site, keeper: Keeper, seed: int) -> None:
     # A packet that comes after its gap was given up is late; none decrypts to rubbish.
     assert set(found) <= {"duplicate", "late"}, found
     assert samples.total("pptp_gre_lost_total") > 0
+
+
+@pytest.mark.parametrize("conf", [rough.settings(mppe=Mppe(stateful="ask"))])
+def test_stateful_mppe(site: Site, keeper: Keeper) -> None:
+    """A loss costs what comes until the peer's Reset; then the keys are in step again."""
+    kind = Faults(loss=0.01, duplicate=0.02, pattern="swap")
+    with site.faults(kind, kind), client(site.client, "user1", "--stateful", "ask") as one:
+        address = one.address
+        (row,) = site.console("/api/sessions?columns=mppe")["rows"]
+        assert row == ["128 stateful"]
+        for stream in both_ways(site, address, PACKETS, RATE):
+            assert stream.ordered
+            assert PACKETS * 0.5 < len(stream.numbers) < PACKETS
+        download(site, address, 300_000)
+        samples = site.metrics()
+        assert samples.total("pptp_mppe_reset_requests_total", direction="transmit") > 3
+        assert samples.total("pptp_mppe_reset_requests_total", direction="receive") > 3
+        found = drops(samples)
+        assert set(found) <= {"duplicate", "late", "mppe_coherency"}, found
+        assert not one.of("down")
+        one.stop()
 
 
 @pytest.mark.parametrize("mode", ["packet", "raw"])
