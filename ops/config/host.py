@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ops.config.checks import Path, Remark
-from ops.config.problems import printable, reason
+from ops.config.problems import printable, quoted, reason
 from ops.settings import Settings
 from workers import secrets_file
 
@@ -77,9 +77,14 @@ def _secrets_remarks(path: str, server: str, pools: Iterable[str]) -> Iterable[R
         yield Remark(key, f"{shown}: and {more} more lines like these", fatal=False)
     servers = {line.server for line in index.lines.values()}
     if servers and not servers & {server, secrets_file.WILD}:
-        names = ", ".join(sorted(servers)[:4])
+        names = ", ".join(_word(name) for name in sorted(servers)[:4])
         text = f'{shown}: every line is for another server ({names}); server.name is "{server}"'
         yield Remark(key, text, fatal=False)
+
+
+def _word(name: str) -> str:
+    """A word of a file that may be anything at all, for a terminal."""
+    return name if name.isprintable() and len(name) <= 60 else quoted(name)
 
 
 def _octets(path: str) -> bytes:
