@@ -23,6 +23,7 @@ from ops.client import netns
 ROOT: Final = Path(__file__).resolve().parents[2]
 LAB: Final = Path(os.environ.get("PPTP_LAB") or ROOT.parent / "shared" / "lab")
 SERVER: Final = ROOT / "tests" / "interop" / "lab-server"
+PRIVATE_SERVER: Final = ROOT / "tests" / "interop" / "private-server"
 WAN_SERVER: Final = "198.18.0.1"
 WAN_CLIENTS: Final = "198.18.0.254"  # of the clients' bridge, to send odd things from
 LAN_HOST: Final = "198.19.0.10"
@@ -323,10 +324,10 @@ class Concentrator:
         return found
 
 
-def matrix(topology: str, group: str, logs: Path) -> list[str]:
+def matrix(topology: str, group: str, logs: Path, server: Path = SERVER) -> list[str]:
     """Run a group of the lab's variants; returns its lines, LabError if it could not."""
     words = [str(LAB / "matrix"), "--no-compression", "--group", group, "--topo", topology]
-    words += ["--logs", str(logs), "--server-command", f"'{SERVER}'"]
+    words += ["--logs", str(logs), "--server-command", f"'{server}'"]
     with open(logs / f"{group}-server.log", "wb") as log:
         done = subprocess.run(
             words,
