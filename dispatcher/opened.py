@@ -21,7 +21,6 @@ from dispatcher.instance import Instance
 from fastpath.layout import Table
 from ops import rundir
 from ops.log import Log
-from ops.ranges import parse_ranges
 from ops.settings import Settings
 
 
@@ -126,7 +125,6 @@ class Opened:
             "cpu": self.plan.cpus[role.index],
             "tun_name": tun.name,
             "tun_ifindex": tun.ifindex,
-            "local": parse_ranges(settings.ip.local)[0][0],
         }
 
     def drain_answers(self, worker: int) -> None:

@@ -44,7 +44,6 @@ class Engine:
         reorder_timeout_ms: int = 50,
         ack_delay_ms: int = 100,
         mss_clamp: bool = True,
-        tun_address: int = 0,  # for ICMP the engine sends: source address, host order
         skip_sids: Iterable[int] = (),  # poison: sessions a successor does not go on with
         hop_fd: int = -1,  # AF_PACKET SOCK_DGRAM socket for set_hop(); -1: always the raw one
         window: int = 64,  # ours, as the peer was told: half of it is acknowledged at once

@@ -299,7 +299,6 @@ cdef class Engine:
     cdef uint32_t batch, depth, ack_every
     cdef uint64_t hold_ns, ack_ns
     cdef bint mss_clamp
-    cdef uint32_t tun_address
     cdef bint stopping
     cdef ring ops, events_ring
     cdef tables t
@@ -344,7 +343,7 @@ cdef class Engine:
     def __cinit__(self, Table table, uint32_t worker, *, int role, int gre_fd, int raw_fd,
                   int tun_fd, bint packet_mode, int cpu=-1, uint32_t batch=64,
                   uint32_t reorder_depth=32, uint32_t reorder_timeout_ms=50,
-                  uint32_t ack_delay_ms=100, bint mss_clamp=True, uint32_t tun_address=0,
+                  uint32_t ack_delay_ms=100, bint mss_clamp=True,
                   skip_sids=(), int hop_fd=-1, uint32_t window=64):
         if worker >= table.head.workers:
             raise EngineError(f"worker {worker} of {table.head.workers}")
@@ -369,7 +368,6 @@ cdef class Engine:
         self.hold_ns = reorder_timeout_ms * MS
         self.ack_ns = ack_delay_ms * MS
         self.mss_clamp = mss_clamp
-        self.tun_address = htonl(tun_address)
         self._skip = frozenset(skip_sids)
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

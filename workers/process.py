@@ -44,7 +44,6 @@ def make_engine(started: boot.Boot, table: Table) -> Engine:
         reorder_timeout_ms=gre.reorder_timeout_ms,
         ack_delay_ms=gre.ack_delay_ms,
         mss_clamp=started.settings.ppp.mss_clamp,
-        tun_address=int(started.extra.get("local", 0)),
         hop_fd=started.fds.get("hop", -1),
         window=gre.window,
         skip_sids=started.extra.get("poison_sids", ()),

@@ -239,7 +239,6 @@ def running(table: Table | None = None, **options: int) -> Iterator[Peer]:
         raw_fd=sockets[0].fileno(),
         tun_fd=ours.fileno(),
         packet_mode=False,
-        tun_address=0x0A630001,
         **options,  # type: ignore[arg-type]
     )
     thread = threading.Thread(target=made.run, daemon=True)

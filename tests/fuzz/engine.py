@@ -77,7 +77,6 @@ class Ground:
             reorder_depth=8,
             reorder_timeout_ms=1,
             ack_delay_ms=1,
-            tun_address=0x0A630001,
         )
         self.generation = 0
         self.address = socket.inet_aton(PEER) + socket.inet_aton(SERVER)
