@@ -11,7 +11,8 @@ from typing import Literal
 from tests.fuzz.targets import Reader
 from tests.workers.ppp.ends import End
 from tests.workers.ppp.test_any_octets import acknowledge, check_whole, settle
-from workers.ppp.actions import Policy
+from workers.ppp import mschap
+from workers.ppp.actions import Policy, Verdict
 from workers.ppp.link import Link
 
 METHODS = ("pap", "chap-md5", "mschap", "mschapv2", "eap")
@@ -20,8 +21,8 @@ POLICIES: tuple[Literal["require", "prefer", "deny"], ...] = ("require", "prefer
 
 
 def policy_of(reader: Reader) -> Policy:
-    """Two octets choose it."""
-    bits = reader.number(2)
+    """Four octets choose it."""
+    bits = reader.number(4)
     methods = tuple(m for i, m in enumerate(METHODS) if bits >> i & 1) or ("mschapv2",)
     return Policy(
         role="client" if bits & 0x20 else "server",
@@ -31,15 +32,58 @@ def policy_of(reader: Reader) -> Policy:
         mppe=POLICIES[(bits >> 6 & 3) % 3],
         mppe_strengths=((128,), (128, 40), (40,), (128, 56, 40))[bits >> 8 & 3],
         mppe_stateful=bool(bits & 0x400),
-        dns=((), (1, 2))[bits >> 11 & 1],
-        wins=((), (3,))[bits >> 12 & 1],
+        mppe_ask_stateful=bool(bits & 0x800),
+        dns=((), (1, 2))[bits >> 12 & 1],
+        wins=((), (3,))[bits >> 13 & 1],
+        mppe_by_user=bool(bits & 0x4000),
+        eap=(("mschapv2", "md5"), ("md5", "mschapv2"), ("relay",), ())[bits >> 16 & 3],
+        auth_retries=bits >> 18 & 3,
+        chap_rechallenge=7.0 if bits & 0x100000 else 0.0,
+        ipv6=bool(bits & 0x200000),
+        interface_id=(b"", bytes(7) + b"\x01")[bits >> 22 & 1],
+        subscriber_id="random" if bits & 0x800000 else "ipv4",
+        subscriber_may_choose=not bits & 0x1000000,
     )
+
+
+def right_answer(end: End) -> bytes | None:
+    """The answer to the last CHAP Challenge that the account's password gives."""
+    challenge = next((f for f in reversed(end.sent) if f[:3] == b"\xc2\x23\x01"), b"")
+    if not challenge:
+        return None
+    value, method = challenge[7 : 7 + challenge[6]], end.link.method
+    if method == "chap-md5":
+        response = mschap.chap_md5(challenge[3], b"secret", value)
+    elif method == "mschap":
+        response = bytes(24) + mschap.nt_challenge_response(value, "secret") + b"\1"
+    else:
+        nt_hash = mschap.nt_password_hash("secret")
+        answer = mschap.generate_nt_response(value, bytes(16), b"user", nt_hash)
+        response = bytes(24) + answer + b"\0"
+    body = bytes([len(response)]) + response + b"user"
+    return b"\xc2\x23\x02" + challenge[3:4] + (4 + len(body)).to_bytes(2, "big") + body
 
 
 def echo_of_ours(end: End, code: int) -> bytes | None:
     """Our last Configure-Request come back with another code: so options get agreed on."""
     frame = acknowledge(end)
     return None if frame is None else frame[:2] + bytes([code]) + frame[3:]
+
+
+def owner(end: End, which: int, reader: Reader, now: float) -> None:
+    """What comes from the link's owner, or from a client that knows its password."""
+    match which & 3:
+        case 0:
+            end.refusal = "no address left" if which & 4 else ""
+        case 1:
+            frame = right_answer(end)
+            if frame is not None:
+                end.link.receive(frame, now)
+        case 2:
+            verdict = Verdict(bool(which & 4), "user", send_key=bytes(16), receive_key=bytes(16))
+            end.link.eap_relayed(reader.block(), verdict if which & 8 else None, now)
+        case _:
+            end.link.authenticated(Verdict(bool(which & 4), "user"), now)
 
 
 def one(data: bytes) -> None:
@@ -71,7 +115,7 @@ def one(data: bytes) -> None:
             case 6:
                 end.link.close("admin", "asked to", now)
             case _:
-                end.refusal = "no address left" if step >> 3 & 1 else ""
+                owner(end, step >> 3, reader, now)
         end.act(now)
         check_whole(end, now)
     settle(end, now)
