@@ -21,6 +21,7 @@ from fastpath import engine, gre, mppe
 from fastpath.layout import Table
 from tests.fastpath.peer import GRE, INNER, VNET, number
 from tests.fuzz.targets import Reader
+from workers.ppp.mppe_twin import Encryptor
 
 SERVER, PEER = "127.77.255.1", "127.77.255.2"  # not those of tests/fastpath
 INDEX = 3
@@ -50,9 +51,9 @@ class Cipher:
 
 
 class Ground:
-    """One engine for the whole run; it is never stopped."""
+    """One engine of a role for the whole run; it is never stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, role: int) -> None:
         fd = os.memfd_create("fuzz")
         self.table = Table.create(fd, 64, 1, 7)
         os.close(fd)
@@ -69,7 +70,7 @@ class Ground:
         self.engine = engine.Engine(
             self.table,
             0,
-            role=engine.SERVER,
+            role=role,
             gre_fd=wire.fileno(),
             raw_fd=raw.fileno(),
             tun_fd=tun.fileno(),
@@ -108,9 +109,10 @@ class Ground:
         self.event(engine.EVENT_INSTALLED)
         self.bits = bits = BITS[mode & 3]
         self.stateful = bool(bits and mode & 4)
+        rx, tx = (RX, TX) if bits == 128 else (RX[:8], TX[:8])
         self.cipher = Cipher(bits) if bits else None
+        self.twin = Encryptor(rx, bits, True) if self.stateful else None
         if bits:
-            rx, tx = (RX, TX) if bits == 128 else (RX[:8], TX[:8])
             state = self.stateful
             self.engine.set_mppe(INDEX, self.generation, bits, rx, state, bits, tx, state)
         self.table.set_link(
@@ -137,6 +139,12 @@ class Ground:
         while self.table.session(INDEX).data_state != 2:
             assert time.monotonic() < until, "the data thread hangs"
             time.sleep(0)
+
+    def seal(self, plain: bytes) -> bytes:
+        """The frame as this session's subscriber would encrypt it."""
+        if self.twin is not None:
+            return b"\x00\xfd" + self.twin.encrypt(plain)
+        return self.cipher.seal(plain) if self.cipher is not None else plain
 
     def end(self) -> None:
         """Remove the session, then the record is free for the next input."""
@@ -170,16 +178,18 @@ class Ground:
         raise AssertionError(f"{c['gre_rx_packets']} packets came in, {ends} went somewhere")
 
 
-_grounds: list[Ground] = []
+_grounds: dict[int, Ground] = {}
 
 
 def one(data: bytes) -> None:
-    if not _grounds:
-        _grounds.append(Ground())
-    ground = _grounds[0]
-    before = ground.table.data_counters(0)["gre_rx_packets"]
     reader = Reader(data)
-    ground.begin(reader.number())
+    mode = reader.number()
+    role = engine.CLIENT if mode & 0x80 else engine.SERVER
+    if role not in _grounds:
+        _grounds[role] = Ground(role)
+    ground = _grounds[role]
+    before = ground.table.data_counters(0)["gre_rx_packets"]
+    ground.begin(mode)
     sent, seq = 0, 0
     for _ in range(MAX_STEPS):
         if not reader:
@@ -197,8 +207,8 @@ def one(data: bytes) -> None:
             body = reader.block()[:1600]
             if kind == 3:
                 body = (b"\x00\x21", b"\x21", b"\xff\x03\x00\x57", b"\xc0\x21")[detail >> 3] + body
-            if kind == 4 and ground.cipher is not None:
-                body = ground.cipher.seal((b"\x00\x21", b"\x21", b"\x57", b"")[detail >> 3] + body)
+            if kind == 4:
+                body = ground.seal((b"\x00\x21", b"\x21", b"\x57", b"")[detail >> 3] + body)
             ack = 3 if detail & 8 else None
             ground.outer(gre.build(CALL, body, (seq + jump) & 0xFFFFFFFF, ack))
             seq += 1
@@ -231,7 +241,8 @@ def orders(ground: Ground, which: int, reader: Reader) -> None:
             ground.table.set_six(INDEX, OWN6, OUR6)
             e.up6(INDEX, g)
         case 4:
-            e.set_hop(INDEX, g, 0, b"", 1500)
+            if ground.twin is not None:
+                ground.twin.reset_request()
         case 5:
             e.remove(INDEX, g + 1)  # a handle that is not there
         case 6:
