@@ -234,8 +234,9 @@ cdef enum:
     KEY_WORK = 8192            # key changes for gaps, a session and second
     # Frames for the control thread, which is Python: a login needs a dozen. What it has not
     # come to yet waits in the ring in order, so the ring's length is what a login waits.
-    FRAME_WORK = 64            # of a session and second,
-    FRAME_SHARE = 16           # but only so many of them
+    FRAME_BURST = 64           # of a session at once,
+    FRAME_RATE = 16            # and a second after that,
+    FRAME_LEAST = 2            # or only so many
     FRAME_QUEUE = 65536        # while so many octets wait, and none at all
     FRAME_END = 2097152        # while so many do: the rest is for other events
     HOP_PROOF = 15             # seconds between packets that let the kernel prove a neighbour
@@ -608,7 +609,7 @@ cdef class Engine:
         s.next_call = s.next_inner = NOBODY
         s.last_rx = self.now
         s.work = KEY_WORK
-        s.frames = FRAME_WORK
+        s.frames = FRAME_BURST
         s.mtu = 1500
         tables_add(&self.t, s)
         return s
@@ -1187,7 +1188,7 @@ cdef class Engine:
                 s.tx_flush = s.tx_stream != NULL
                 self._reset(s, 15, p[1])
         else:
-            if not self._may_queue(s):
+            if s.frames <= 0 or ring_used(&self.events_ring) >= FRAME_END:
                 self._drop(s, D_RX_RING_FULL)
                 return
             s.frames -= 1
@@ -1196,13 +1197,6 @@ cdef class Engine:
                 self.count[C_RX_CONTROL] += 1
             else:
                 self._drop(s, D_RX_RING_FULL)
-
-    cdef bint _may_queue(self, session *s) noexcept nogil:
-        """One more frame for the control thread: a few that flood keep nobody waiting."""
-        cdef uint64_t used = ring_used(&self.events_ring)
-        if used >= FRAME_END:
-            return False
-        return s.frames > (FRAME_WORK - FRAME_SHARE if used >= FRAME_QUEUE else 0)
 
     cdef void _open_mppe(self, in_item *item, crypt_job *job, uint8_t *p,
                          uint32_t n) noexcept nogil:
@@ -1798,7 +1792,10 @@ cdef class Engine:
         """Once a second: allowances, LCP echo (any data counts as life)."""
         cdef uint8_t *p
         s.work = KEY_WORK
-        s.frames = FRAME_WORK
+        # Who floods is held back; a new session still has its burst, and so its login.
+        s.frames += FRAME_RATE if ring_used(&self.events_ring) < FRAME_QUEUE else FRAME_LEAST
+        if s.frames > FRAME_BURST:
+            s.frames = FRAME_BURST
         if s.hop_ifindex:
             s.hop_age += 1
         if s.state != DATA_UP or s.echo_interval == 0 or s.echo_lost:
