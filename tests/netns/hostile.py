@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -53,6 +54,7 @@ class Caller:
         self.source = sources(SOURCES)[source]
         self.sock = field_.tcp(self.source)
         self.rest = b""
+        field_.callers.append(self)
 
     def say(self, *said: pptp.Message | bytes) -> Self:
         """Send messages, or octets that are none, in one piece."""
@@ -153,7 +155,7 @@ class Peer(Caller):
                 yield octets[2:] if octets[:2] == b"\xff\x03" else octets
 
     def login(
-        self, user: str, password: str = PASSWORD, seconds: float = 10.0, **wishes: Any
+        self, user: str, password: str = PASSWORD, seconds: float = 30.0, **wishes: Any
     ) -> bool:
         """Come up by all the rules."""
         policy = ppp.Policy(role="client", name=user, password=password, **wishes)
@@ -197,6 +199,7 @@ class Field:
     users: dict[str, str] = field(default_factory=dict)
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
     canaries: int = 1
+    callers: list[Caller] = field(default_factory=list)
     _spoofer: socket.socket | None = None
 
     def __enter__(self) -> Self:
@@ -254,16 +257,16 @@ class Field:
         return found
 
     def canary_report(self) -> tuple[int, int, float]:
-        """Ends the pings: sent, received, and the longest round trip in ms."""
+        """Begins new pings; of the old: sent, received, and the longest round trip in ms."""
         sent = received = 0
         worst = 0.0
         for child in self._ping:
             child.signal(signal.SIGINT)
             child.process.wait(10)
-            text = child.tail(6)
-            words = text.replace(",", "").split()
-            sent += int(words[words.index("packets") - 1])
-            received += int(words[words.index("received") - 1])
+            text = child.log.read_text()
+            answered = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", text)]
+            sent += max(answered)  # what came after it may have been under way
+            received += len(set(answered))
             worst = max(worst, float(text.rpartition(" = ")[2].split("/")[2]))
         self._ping = self._start_ping()
         self.canary_events += [line for _, line in self._lines.read(0.0)]
@@ -359,6 +362,12 @@ class Field:
                 return found
             assert time.monotonic() < until, f"{found.total('pptp_slots_used')} slots still used"
             time.sleep(0.1)
+
+    def hang_up(self) -> None:
+        """Close what a test has left open, as one that fails does."""
+        for caller in self.callers:
+            caller.close()
+        self.callers.clear()
 
     def drops(self, *reasons: str) -> bool:
         """Whether all these reasons for drops have been counted."""

@@ -73,10 +73,11 @@ def field(everything: Field) -> Iterator[Field]:
     f = everything
     processes, usage, lines = f.processes(), f.usage(), len(f.log())
     yield f
+    f.hang_up()
     f.quiet()
     assert f.processes() == processes, f.log()[lines:]
     sent, received, _ = f.canary_report()
-    assert received >= sent - 1, f"{sent - received} of {sent} pings lost"  # 1: under way
+    assert received == sent, f"{sent - received} of {sent} pings lost"
     f.check_sums()
     assert f.metrics().total("pptp_packets_queued") == 0
     log = f.log()[lines:]
@@ -356,7 +357,7 @@ def test_a_flood_of_frames_keeps_no_login_waiting(field: Field) -> None:
     p = Peer(field, 3, 200)
     begun = time.monotonic()
     assert p.login("user2")
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 20  # where all share two busy CPUs
     for sock in (p, c, wire):
         sock.close()
 
