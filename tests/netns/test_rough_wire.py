@@ -77,7 +77,9 @@ def test_nothing_is_lost_within_the_window(site: Site, keeper: Keeper, kind: Fau
         assert seconds < 30
         assert " 0% packet loss" in ping(site.client, address)
         found = drops(site.metrics())
-        assert set(found) <= {"duplicate"}, found
+        # TCP mends what a machine that stands still for seconds makes late; UDP has it all.
+        assert set(found) <= {"duplicate", "late"}, found
+        assert found.get("late", 0) <= 10, found
         acks_bounded(site, time.monotonic() - began)
         assert one.stop() == 0
         counts = wire.stop()

@@ -82,7 +82,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capture]:
             },
         )
         concentrator.start()
-        argv = ["tcpdump", "-i", "wan", "-U", "-Z", "root", "-w", str(path), "ip"]
+        argv = ["tcpdump", "--immediate-mode", "-i", "wan", "-U", "-Z", "root", "-w", str(path), "ip"]
         sniffer = ground.start("server", "tcpdump", argv)
         until = time.monotonic() + 20
         while "listening on" not in sniffer.log.read_text():
@@ -102,7 +102,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capture]:
         time.sleep(1.5)  # an Echo-Request of ours
         assert concentrator.stop() == 0
         last.wait_for("down")
-        time.sleep(0.3)
+        time.sleep(1.5)  # what the kernel still holds for it
         sniffer.stop()
         yield Capture(path)
 
