@@ -82,7 +82,18 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capture]:
             },
         )
         concentrator.start()
-        argv = ["tcpdump", "--immediate-mode", "-i", "wan", "-U", "-Z", "root", "-w", str(path), "ip"]
+        argv = [
+            "tcpdump",
+            "--immediate-mode",
+            "-i",
+            "wan",
+            "-U",
+            "-Z",
+            "root",
+            "-w",
+            str(path),
+            "ip",
+        ]
         sniffer = ground.start("server", "tcpdump", argv)
         until = time.monotonic() + 20
         while "listening on" not in sniffer.log.read_text():
