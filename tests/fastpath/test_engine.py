@@ -333,6 +333,7 @@ def test_segments_become_a_super_packet() -> None:
             got += packet[40:]
         assert got == data
         assert writes <= 2
+        p.wait_count("rx_data", len(parts))  # counted after the write
         assert p.table.session(p.index).rx_packets == len(parts)
 
 
