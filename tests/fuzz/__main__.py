@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -128,15 +129,22 @@ def minimise(name: str) -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     sources = [str(p) for p in (learnt, KEPT / name) if p.is_dir()]
+    again = BUILD / f"again-{name}"
+    again.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tests.fuzz.run {name} "$@"\n'
+    )
+    again.chmod(0o755)
     with (BUILD / f"{name}-merge.log").open("wb") as out:
         subprocess.run(
             command(name, "-merge=1", str(new), *sources),
             cwd=ROOT,
-            env=environment(name),
+            env={**environment(name), "FUZZ_AGAIN": str(again)},
             stdout=out,
             stderr=out,
             check=True,
         )
+    if not any(new.iterdir()):
+        sys.exit(f"fuzz: {name}: nothing is left; see {BUILD / f'{name}-merge.log'}")
     left = KEEP_OCTETS
     shutil.rmtree(KEPT / name, ignore_errors=True)
     (KEPT / name).mkdir(parents=True)

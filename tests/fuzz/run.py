@@ -38,6 +38,8 @@ def main() -> None:
             sys.stdout.flush()
             raise
 
+    # For -merge libFuzzer starts itself again and again, by the name it was started with.
+    sys.argv[0] = os.environ.get("FUZZ_AGAIN", sys.argv[0])
     atheris.Setup(sys.argv, one)
     atheris.Fuzz()
     os._exit(0)
