@@ -13,7 +13,7 @@ def config() -> None:
     """Look at the configuration."""
 
 
-@config.command()
+@config.command(short_help="Print every value in effect as TOML.")
 @config_option
 @set_option
 @click.option("--defaults", is_flag=True, help="Print the commented example with all defaults.")

@@ -95,6 +95,7 @@ class Control:
     """The console of one instance."""
 
     def __init__(self, run_dir: str | None) -> None:
+        self._named = bool(run_dir)
         self._run_dir = run_dir or default_run_dir()
         self._path = os.path.join(self._run_dir, SOCKET)
 
@@ -134,10 +135,13 @@ class Control:
     def _unreachable(self, error: OSError | http.client.HTTPException) -> NoReturn:
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.ENOENT:
-            text = "no such socket; pptpcon does not run in this network namespace"
+            where = "with this --run-dir" if self._named else "in this network namespace"
+            text = f"no such socket; pptpcon does not run {where}"
             others = _instances()
             if others:
-                text += f". Elsewhere: {' '.join(f'--run-dir {other}' for other in others)}"
+                text += f". What runs: {', or '.join(f'--run-dir {other}' for other in others)}"
+            elif self._named:
+                text += "; start it with `pptpcon run`, or leave --run-dir out"
             else:
                 text += "; start it with `pptpcon run`, or say --run-dir"
         elif number == errno.ECONNREFUSED:

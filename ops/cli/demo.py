@@ -338,7 +338,7 @@ def worker_rows(before: Samples, after: Samples, seconds: float) -> tuple[Worker
     )
 
 
-@click.command()
+@click.command(short_help="Show it all at work, in network namespaces.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=20.0, show_default=True)
 @click.option(

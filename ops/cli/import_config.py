@@ -12,7 +12,7 @@ def import_config() -> None:
     """Turn another server's configuration into ours."""
 
 
-@import_config.command()
+@import_config.command(short_help="Print the TOML for a pptpd.conf.")
 @click.argument("path", metavar="PATH")
 @click.option(
     "--secrets",

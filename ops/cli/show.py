@@ -148,7 +148,7 @@ def _csv(head: list[str], rows: list[list[Any]]) -> str:
 # -- one session
 
 
-@show.command("session", cls=ClientCommand)
+@show.command("session", cls=ClientCommand, short_help="Show all about one session, or a user's.")
 @click.argument("name", metavar="SID|USER|IP")
 @json_option
 @run_dir_option
@@ -186,7 +186,7 @@ def session(name: str, as_json: bool, run_dir: str | None) -> None:
         _ends(past)
 
 
-@show.command("ends", cls=ClientCommand)
+@show.command("ends", cls=ClientCommand, short_help="Show how calls ended, and why.")
 @click.argument("name", required=False, metavar="[SID|USER|IP]")
 @click.option(
     "--limit", type=click.IntRange(0, 999999), default=50, show_default=True, help="0: all."
@@ -205,6 +205,8 @@ def ends(name: str | None, limit: int, as_json: bool, run_dir: str | None) -> No
         click.echo(json.dumps(past, indent=1))
     elif past:
         _ends(past)
+    elif not name:
+        click.echo("no call has ended yet")
     if name and not past:
         raise ClientError(f"no call of {name!r} is known to have ended", EXIT_NOTHING)
 
@@ -294,7 +296,7 @@ def workers(as_json: bool, run_dir: str | None) -> None:
     _rows(Control(run_dir).get("/api/workers"), as_json)
 
 
-@show.command("ippool", cls=ClientCommand)
+@show.command("ippool", cls=ClientCommand, short_help="Show the address pools.")
 @json_option
 @run_dir_option
 def ippool(as_json: bool, run_dir: str | None) -> None:
@@ -315,7 +317,7 @@ def _rows(found: list[dict[str, Any]], as_json: bool) -> None:
         tables.show(head, [[row[name] for name in head] for row in found])
 
 
-@show.command("version", cls=ClientCommand)
+@show.command("version", cls=ClientCommand, short_help="Show the version that runs.")
 @json_option
 @run_dir_option
 def version(as_json: bool, run_dir: str | None) -> None:

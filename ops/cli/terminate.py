@@ -15,7 +15,7 @@ from ops.cli.control import (
 )
 
 
-@click.command(cls=ClientCommand)
+@click.command(cls=ClientCommand, short_help="End sessions by sid, name or address.")
 @click.argument("by", metavar="sid|username|ip|csid|all")
 @click.argument("value", required=False, default="")
 @click.option(

@@ -24,7 +24,7 @@ LIBRARIES = (
 )
 
 
-@click.command()
+@click.command(short_help="Print the versions of everything in use.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def version(as_json: bool) -> None:
     """Print the versions of pptpcon, Python, the kernel and the libraries in use."""

@@ -60,7 +60,7 @@ def _sources(text: str) -> tuple[str, ...]:
     return words
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--server", required=True, help="address or name of the PPTP server")
 @click.option("--port", default=1723, show_default=True)
 @click.option("--user", required=True, help="account; {i} is the session's number")

@@ -88,24 +88,33 @@ def _validate(
     for remark in cross_check(sections, pools, names):
         if told or remark.path != ("accounts",):
             check.remark(remark, document)
+    # What is wrong by itself hides nothing else: the host is asked about the valid sections.
+    usable, usable_pools = sections, pools
+    if check.problems:
+        usable = {key: kind() for key, kind in schema.SECTIONS.items()} | sections
+        usable_pools = {}
+    settings = schema.Config(usable, usable_pools).to_settings()
+    settings = _beside(settings, name, by_set=("accounts", "chap_secrets") in set_paths)
+    if host:
+        broken = bool(check.problems)
+        for remark in host_remarks(settings, name):
+            if not broken or (remark.fatal and remark.path[0] in sections):
+                check.remark(remark, {})
     if check.problems:
         raise ConfigError([text for _, text in sorted(check.problems, key=lambda p: p[0])])
-    settings = schema.Config(sections, pools).to_settings()
-    secrets = settings.accounts.chap_secrets
-    if secrets and not os.path.isabs(secrets):
-        # A file moves together with its configuration; --set means the shell's folder.
-        beside = name and not name.startswith(("/dev/", "/proc/"))
-        if ("accounts", "chap_secrets") in set_paths:
-            beside = False
-        folder = os.path.dirname(name) if beside else ""
-        secrets = os.path.normpath(os.path.join(os.path.abspath(folder), secrets))
-        settings = replace(settings, accounts=replace(settings.accounts, chap_secrets=secrets))
-    if host:
-        for remark in host_remarks(settings, name):
-            check.remark(remark, {})
-        if check.problems:
-            raise ConfigError([text for _, text in sorted(check.problems, key=lambda p: p[0])])
     return Loaded(settings, tuple(check.warnings))
+
+
+def _beside(settings: Settings, name: str, *, by_set: bool) -> Settings:
+    """With chap_secrets as a whole path."""
+    secrets = settings.accounts.chap_secrets
+    if not secrets or os.path.isabs(secrets):
+        return settings
+    # A file moves together with its configuration; --set means the shell's folder.
+    beside = name and not by_set and not name.startswith(("/dev/", "/proc/"))
+    folder = os.path.dirname(name) if beside else ""
+    secrets = os.path.normpath(os.path.join(os.path.abspath(folder), secrets))
+    return replace(settings, accounts=replace(settings.accounts, chap_secrets=secrets))
 
 
 def _sections(

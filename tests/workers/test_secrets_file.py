@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from workers.secrets_file import ANY_ADDRESS, Index, Secret, expand, parse
@@ -163,6 +163,7 @@ def test_a_secret_in_a_file_may_look_like_a_path() -> None:
 
 @given(st.binary(min_size=1, max_size=64))
 def test_any_secret_survives_expansion(secret: bytes) -> None:
+    assume(not secret.startswith(b"nthash:"))  # that word is no password
     quoted = b"".join(b"\\x%02x" % c for c in secret)
     expanded, problems = expand(b"u pptp @/f *\nv pptp x *", lambda _path: quoted)
     assert problems == []

@@ -50,6 +50,11 @@ def test_help_names_every_command_that_exists(flag: str) -> None:
         assert f"\n  {name} " in result.stdout
 
 
+@pytest.mark.parametrize("words", [[], ["config"], ["import-config"], ["show"]])
+def test_no_line_of_a_list_of_commands_is_cut(words: list[str]) -> None:
+    assert "..." not in call(*words, "--help").stdout.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize(
     "words", [["run"], ["check-config"], ["config", "show"], ["import-config", "pptpd"]]
 )

@@ -200,6 +200,27 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
     assert "\n".join(problems(BAD)) + "\n" == GOLDEN
 
 
+def test_what_the_host_says_is_told_with_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text(
+        "[server]\nuser = 'no-such-user'\n[ppp]\nmtu = 'big'\n"
+        "[accounts]\nchap_secrets = 'nowhere'\n[workers]\ncpus = [4000]\nnope = 1\n"
+        "[pools.default]\nranges = ['10.0.0.1', '10.0.0.1']\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_file(str(file))
+    # [workers] is faulty by itself: what it says besides is not looked at.
+    told = [p.removeprefix(f"{file}:").split(": ")[:2] for p in caught.value.problems]
+    assert told == [
+        ["2", "server.user"],
+        ["4", "ppp.mtu"],
+        ["6", "accounts.chap_secrets"],
+        ["9", "workers.nope"],
+        ["11", "pools.default.ranges[2]"],
+    ]
+    assert f"{tmp_path}/nowhere" in caught.value.problems[2]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

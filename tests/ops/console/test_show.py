@@ -167,7 +167,7 @@ def test_a_name_cannot_move_the_cursor(tmp_path: Path) -> None:
 def test_nobody_there(tmp_path: Path) -> None:
     result = pptpcon("show", "stat", run_dir=tmp_path)
     assert result.returncode == 3
-    assert "does not run in this network namespace" in result.stderr
+    assert "does not run with this --run-dir" in result.stderr
     with socket.socket(socket.AF_UNIX) as s:
         s.bind(str(tmp_path / "control.sock"))
     result = pptpcon("show", "stat", run_dir=tmp_path)
@@ -338,6 +338,12 @@ def test_ends(open_dir: Path) -> None:
         assert gone.returncode == 0
         assert gone.stdout.startswith("ended:\n")
         assert show(rig, "session", "carol").returncode == 5
+
+
+def test_no_ends_yet(open_dir: Path) -> None:
+    with console(Shared(), open_dir) as rig, dispatcher(open_dir, 0):
+        assert show(rig, "ends").stdout == "no call has ended yet\n"
+        assert json.loads(show(rig, "ends", "--json").stdout) == []
 
 
 def test_a_session_is_shown_without_a_dispatcher(open_dir: Path) -> None:
