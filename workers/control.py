@@ -37,8 +37,8 @@ from ops.metrics import AUTH_METHODS, CONTROL_COUNTERS, END_CAUSES
 from ops.ranges import format_address
 from ops.settings import Settings
 from workers.accounts import Login
+from workers.link_policy import policy_of
 from workers.live import OVER, Handle, Live, LocalError, Phase
-from workers.policy import policy_of
 from workers.ports import Engine, EventKinds, Ports
 from workers.ppp.actions import (
     Action,
