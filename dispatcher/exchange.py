@@ -323,6 +323,12 @@ class Exchange:
             call.control = None
             self._end(call, ENDING_CAUSES[ending], f"control connection: {text}", soft, now)
 
+    def end_all(self, control: Control, cause: str, reason: str, now: float) -> None:
+        """End the calls of a control connection at once, and tell its client."""
+        for call in list(control.calls.values()):
+            self._end(call, cause, reason, False, now)
+            self._disconnect(call, cause, now)
+
     # -- from the bus
 
     def message(self, peer: bytes, message: Message, now: float) -> None:

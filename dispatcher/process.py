@@ -25,6 +25,7 @@ from typing import Any, Final
 from dispatcher.bus import Bus, give_to
 from dispatcher.counters import Counters, QuietLog
 from dispatcher.exchange import Control, Exchange
+from dispatcher.peers import Peers
 from dispatcher.pptp.connection import (
     Action,
     CallCleared,
@@ -58,6 +59,7 @@ SOFT_STOP_S: Final = 3.5  # LCP Terminate and its answers
 STOP_S: Final = 5.0
 KEEPER_MESSAGE: Final = 4 << 20
 EXIT_UNAVAILABLE: Final = 69
+ACL: Final = "listen.allow and listen.deny"
 TCP_BROKEN: Final = "TCP broke while we were sending"
 
 RESULTS: Final[dict[Ending, str]] = {
@@ -96,6 +98,7 @@ class Dispatcher:
         self._counters = Counters(table)
         self._bus = bus
         self._max_connections = limit
+        self._peers = Peers(boot.settings.listen.allow, boot.settings.listen.deny)
         self._protocol_settings = connection_settings(boot.settings)
         now = time.monotonic()
         self._exchange = Exchange(
@@ -244,6 +247,11 @@ class Dispatcher:
 
     def _accepted(self, sock: socket.socket, peer: str, port: int, now: float) -> None:
         address = parse_address(peer)
+        if not self._peers.allowed(address):
+            sock.close()
+            self._counters.add("connections_refused_acl")
+            self._quiet.warning("acl", "control connection refused", now, peer=peer, reason=ACL)
+            return
         limits = self._settings.limits
         mine = self._of_ip.get(address, 0)
         if len(self._by_fd) >= self._max_connections:
@@ -465,11 +473,22 @@ class Dispatcher:
         if kind == "stop":
             self._stop(now)
         elif kind == "settings":
-            self._configure(settings_module.loads(json.dumps(message["settings"]).encode()))
+            text = json.dumps(message["settings"]).encode()
+            self._configure(settings_module.loads(text), now)
         else:
             self._log.debug("message from the keeper ignored", type=str(kind))
 
-    def _configure(self, settings: Settings) -> None:
+    def _hang_up(self, now: float) -> None:
+        """End what there is of peers that may not connect any more: their GRE goes with it."""
+        unwanted = [c for c in self._controls.values() if not self._peers.allowed(c.control.peer)]
+        for connection in unwanted:
+            control = connection.control
+            self._exchange.end_all(control, "admin_reset", f"denied by {ACL}", now)
+            self._carry(connection, control.protocol.stop(now), now)
+        if unwanted:
+            self._log.notice("connections of denied peers ended", connections=len(unwanted))
+
+    def _configure(self, settings: Settings, now: float) -> None:
         self._settings = settings
         self._log.level = LEVELS[settings.log.level]
         self._log.style = settings.log.format
@@ -479,6 +498,8 @@ class Dispatcher:
             connection.control.protocol.settings = self._protocol_settings
             self._schedule(connection)
         self._exchange.configure(settings)
+        self._peers = Peers(settings.listen.allow, settings.listen.deny)
+        self._hang_up(now)
         self._log.notice(
             "settings taken over",
             **{f"pool_{name}": f"{held}/{size}" for name, size, held in self._exchange.pools()},

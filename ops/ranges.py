@@ -34,6 +34,17 @@ def format_address(value: int) -> str:
     return ".".join(str(value >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
+def parse_network(text: str) -> tuple[int, int]:
+    """(first, last) of a prefix, network and broadcast address with it; or of one address."""
+    item = text.strip()
+    if "/" not in item:
+        value = parse_address(item)
+        return value, value
+    first, last = _prefix(item)
+    hosts = (1 << (32 - int(item.partition("/")[2]))) - 1
+    return (first & ~hosts, last | hosts) if hosts > 1 else (first, last)
+
+
 def count(ranges: list[tuple[int, int]]) -> int:
     """How many addresses."""
     return sum(last - first + 1 for first, last in ranges)

@@ -41,6 +41,8 @@ class Listen:
     echo_interval_s: float = 60.0  # silence (control messages only) before our Echo-Request
     echo_timeout_s: float = 60.0  # silence after it before the connection is closed
     gre_timeout_s: float = 10.0  # call up, no GRE at all: named in the log
+    allow: tuple[str, ...] = ()  # prefixes that may connect; (): all
+    deny: tuple[str, ...] = ()  # prefixes that may not; the longest prefix of both lists counts
 
 
 @dataclass(frozen=True, slots=True)

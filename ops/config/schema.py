@@ -26,6 +26,10 @@ Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Address = Annotated[Text, AfterValidator(values.check_address)]
 RangeText = Annotated[Text, AfterValidator(values.check_ranges)]
+Network = Annotated[Text, AfterValidator(values.check_network)]
+Networks = Annotated[
+    tuple[Network, ...], Field(max_length=4096), AfterValidator(values.check_distinct)
+]
 Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Size = Annotated[Whole, Field(ge=576, le=1500)]
 Attempts = Annotated[Whole, Field(ge=1, le=255)]
@@ -77,6 +81,16 @@ class Listen(Section):
         10.0,
         description="Seconds after which a call without any GRE (IP protocol 47) is named in the"
         " log: something on the way drops it.",
+    )
+    allow: Networks = Field(
+        (),
+        description='Addresses that may connect, as in ["198.51.100.0/24"]; []: all. A reload ends'
+        " the calls of those who may not any more.",
+    )
+    deny: Networks = Field(
+        (),
+        description="Addresses that may not. Where both lists hold an address, the longest prefix"
+        " counts.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from ops.ranges import parse_address, parse_ranges
+from ops.ranges import parse_address, parse_network, parse_ranges
 
 NAME_OCTETS: Final = 63  # text fields of SCCRP hold 64, of the session record 63 and a zero
 
@@ -22,6 +22,15 @@ def check_address(text: str) -> str:
         parse_address(text)
     except ValueError:
         raise _refuse('must be an IPv4 address, as in "10.99.0.1"') from None
+    return text
+
+
+def check_network(text: str) -> str:
+    """A prefix of peers' addresses, written from its beginning."""
+    try:
+        parse_network(text)
+    except ValueError as e:
+        raise _refuse(f"must be an IPv4 address or prefix: {e}") from None
     return text
 
 
