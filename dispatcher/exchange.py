@@ -19,6 +19,7 @@ from typing import Final, Protocol, TypeVar
 
 from dispatcher.answers import DISCONNECTED, REFUSED
 from dispatcher.callids import CallIds
+from dispatcher.changes import Changes
 from dispatcher.counters import Counters, QuietLog
 from dispatcher.ends import LEFT, TEXT_MAX, History, explained, sentence
 from dispatcher.placement import LOST_S, Placement, Worker
@@ -31,6 +32,10 @@ from ops.messages import (
     VERSION,
     Admit,
     Admitted,
+    Applied,
+    Apply,
+    Change,
+    Changed,
     Down,
     End,
     Ended,
@@ -184,6 +189,7 @@ class Exchange:
         self._of_ip: dict[int, int] = {}
         self._of_user: dict[str, int] = {}
         self._of_peer_call: dict[tuple[int, int], int] = {}  # address, its call ID
+        self._changes = Changes()
         self.history = History()
         self._free: deque[int] = deque()
         self._install_due: deque[tuple[float, Handle]] = deque()
@@ -336,6 +342,8 @@ class Exchange:
         if peer.startswith(b"console-"):
             if isinstance(message, Terminate):
                 self._terminate(peer, message, now)
+            elif isinstance(message, Change):
+                self._change(peer, message, now)
             elif isinstance(message, Ends):
                 calls = self.history.newest(message.value, message.limit)
                 self._bus.send(peer, PastCalls(message.request, calls))
@@ -368,6 +376,9 @@ class Exchange:
                 self._up(worker, message, now)
             case Down():
                 self._down(worker, message, now)
+            case Applied():
+                handle = (message.index, message.generation)
+                self._tell_changed(self._changes.applied(message.request, handle, message.error))
             case Ended():
                 call = self._find(worker, message.index, message.generation)
                 if call is not None:
@@ -580,6 +591,27 @@ class Exchange:
             self._end(call, "admin_reset", f"terminate by {message.by}", message.soft, now)
         self._bus.send(peer, Terminated(message.request, len(calls)))
 
+    def _change(self, peer: bytes, message: Change, now: float) -> None:
+        calls = {
+            call.handle: call
+            for call in self.calls.values()
+            if call.was_up
+            and call.state is not CallState.ENDING
+            and _matches(call, message.by, message.value)
+        }
+        self._log.notice("change", by=message.by, value=message.value, sessions=len(calls))
+        if not calls:
+            self._bus.send(peer, Changed(message.request, 0, ()))
+            return
+        names = {handle: f"{call.sid:016x}" for handle, call in calls.items()}
+        number = self._changes.begin(peer, message.request, names, now)
+        for handle, call in calls.items():
+            self._send(call.worker, Apply(*handle, number, message.changes))
+
+    def _tell_changed(self, answer: tuple[bytes, Changed] | None) -> None:
+        if answer is not None:
+            self._bus.send(*answer)
+
     # -- time
 
     def tick(self, now: float) -> None:
@@ -614,6 +646,8 @@ class Exchange:
             call = self._call(handle)
             if call is not None and call.state is CallState.STARTING:
                 self._look_for_gre(call, now)
+        for answer in self._changes.overdue(now):
+            self._tell_changed(answer)
         for _, handle in _due(self._end_due, now):
             call = self._call(handle)
             if call is not None:
@@ -625,7 +659,10 @@ class Exchange:
     def timer_at(self) -> float | None:
         """When `handle_timers` has something to do."""
         queues = (self._install_due, self._gre_due, self._end_due)
-        return min((queue[0][0] for queue in queues if queue), default=None)
+        times = [queue[0][0] for queue in queues if queue]
+        if (due := self._changes.timer_at) is not None:
+            times.append(due)
+        return min(times, default=None)
 
     def _call(self, handle: Handle) -> Call | None:
         call = self.calls.get(handle[0])

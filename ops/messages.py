@@ -24,7 +24,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
-VERSION = 2
+VERSION = 3
 
 # A call that is over, in Ends' answer: Unix time in ms, sid, user (who it said it was, if it
 # never was known), inner and outer address (host order; 0: none), cause of
@@ -96,6 +96,8 @@ class Admit:
     user: str
     address: int
     pool: str
+    name: str = ""  # as the peer sent it, with its realm
+    sessions: int = 0  # of this user at once; 0: as configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,45 @@ class PastCalls:
     calls: tuple[PastCall, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """D to W: other values for some fields of the session's workers.policy.Policy."""
+
+    index: int
+    generation: int
+    request: int
+    changes: bytes  # workers.policy.pack_changes
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """W to D: the change is in force and in the blob, or `error` says why not."""
+
+    index: int
+    generation: int
+    request: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Console to D: Apply to the sessions that match, chosen as in Terminate."""
+
+    request: int
+    by: str
+    value: str
+    changes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """D to console: how many sessions changed, and what was said about others."""
+
+    request: int
+    count: int
+    errors: tuple[str, ...]
+
+
 MESSAGES: tuple[type, ...] = (
     Hello,
     Welcome,
@@ -223,6 +264,10 @@ MESSAGES: tuple[type, ...] = (
     Terminated,
     Ends,
     PastCalls,
+    Apply,
+    Applied,
+    Change,
+    Changed,
 )
 Message = (
     Hello
@@ -242,6 +287,10 @@ Message = (
     | Terminated
     | Ends
     | PastCalls
+    | Apply
+    | Applied
+    | Change
+    | Changed
 )
 
 

@@ -133,6 +133,16 @@ class AccountRule:
     mppe: Literal["", "require", "prefer", "deny"] = ""  # "": as in [mppe]
     strengths: tuple[int, ...] = ()  # (): as in [mppe]
     auth: tuple[AuthMethod, ...] = ()  # (): as in [ppp]
+    pool: str = ""  # "": as the account says, or ip.pool
+    dns: tuple[str, ...] = ()  # (): as in [ip]
+    wins: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()  # networks behind the subscriber
+    sessions: int = 0  # of each of these users at once; 0: as in [limits]
+    session_timeout_s: int = 0
+    idle_timeout_s: int = 0
+    volume_up: int = 0  # octets; 0: no limit
+    volume_down: int = 0
+    volume: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
+from ops.ranges import parse_address
 from ops.settings import AccountRule, Settings
 from workers.domains import Domains
+from workers.policy import NOTHING_SAID, Policy
 from workers.ppp import credentials, mschap
 from workers.ppp.actions import Authenticate, Verdict
 from workers.secrets_file import (
@@ -32,10 +34,11 @@ CONFIGURED: Final = 4  # rank of [accounts.users]: above every line of the file
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A verdict and the addresses that go with it."""
+    """A verdict, the addresses that go with it, and what else its source said."""
 
     verdict: Verdict
     addresses: Addresses
+    policy: Policy = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,33 @@ class Rule:
         self.mppe = rule.mppe
         self.strengths = rule.strengths
         self.auth = _methods(rule.auth)
+        self._said: dict[str, Any] = {
+            "pool": rule.pool,
+            "sessions": rule.sessions,
+            "session_timeout_s": rule.session_timeout_s,
+            "idle_timeout_s": rule.idle_timeout_s,
+            "volume_up": rule.volume_up,
+            "volume_down": rule.volume_down,
+            "volume": rule.volume,
+            "routes": rule.routes,
+            "dns": tuple(parse_address(text) for text in rule.dns),
+            "wins": tuple(parse_address(text) for text in rule.wins),
+        }
         parts = (re.escape(part) for part in rule.match.split("*"))
         self._pattern = re.compile(".*".join(parts), re.DOTALL)
 
     def fits(self, names: Iterable[str]) -> bool:
         """Whether one of these forms of a name is meant."""
         return any(self._pattern.fullmatch(name) for name in names)
+
+    def complete(self, policy: Policy) -> Policy:
+        """What the rule says, where the account itself said nothing."""
+        said = {
+            name: value
+            for name, value in self._said.items()
+            if getattr(policy, name) == getattr(NOTHING_SAID, name)
+        }
+        return replace(policy, **said)
 
 
 def _methods(allowed: Iterable[str]) -> tuple[str, ...]:
@@ -133,12 +157,16 @@ class Accounts:
                 " its fourth word should be * or an address"
             )
         user = found.name if secret.client == "*" else secret.client
-        verdict = replace(
-            verdict, user=user, address=addresses.suggested(unit), pool=addresses.pool
+        policy = Policy(
+            source="secrets" if secret.line else "users",
+            address=addresses.suggested(unit),
+            pool=addresses.pool,
         )
         if rule is not None:
             verdict = replace(verdict, mppe=rule.mppe, mppe_strengths=rule.strengths)
-        return Login(verdict, addresses)
+            policy = rule.complete(policy)
+        verdict = replace(verdict, user=user, address=policy.address, pool=policy.pool)
+        return Login(verdict, addresses, policy)
 
     def _rule(self, found: _Found, name: str) -> Rule | None:
         """The first that matches the account or the name as it came."""

@@ -12,8 +12,11 @@ from __future__ import annotations
 import heapq
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
+
+import msgpack
 
 from fastpath import layout
 from ops.log import Log
@@ -21,6 +24,8 @@ from ops.messages import (
     VERSION,
     Admit,
     Admitted,
+    Applied,
+    Apply,
     Down,
     End,
     Ended,
@@ -37,8 +42,9 @@ from ops.metrics import AUTH_METHODS, CONTROL_COUNTERS, END_CAUSES
 from ops.ranges import format_address
 from ops.settings import Settings
 from workers.accounts import Login
-from workers.link_policy import policy_of
+from workers.link_policy import account_policy, policy_of
 from workers.live import OVER, Handle, Live, LocalError, Phase
+from workers.policy import Policy, PolicyError, unpack_changes
 from workers.ports import Engine, EventKinds, Ports
 from workers.ppp.actions import (
     Action,
@@ -54,12 +60,15 @@ from workers.ppp.actions import (
     Note,
     Send,
     SetMppe,
+    Verdict,
 )
 from workers.ppp.link import Link
+from workers.secrets_file import NO_ADDRESS
 from workers.session import BlobError, Saved
 
 CREDIT: Final = 512  # Installs the dispatcher may have unanswered
 POISON: Final = "workers died of its packets"
+POLICY_ROOM: Final = 960  # octets of the blob for a Policy and two names; the rest is the link
 HELD_FRAMES: Final = 32  # of one link while its route is made
 FIRST_FRAME_WAIT_S: Final = 0.5  # from Installed to our first Configure-Request
 ENGINE_WAIT_S: Final = 2.0  # for its answer; both requests may be repeated
@@ -189,6 +198,8 @@ class Control:
                     self._end(handle, "lost_carrier", True, now)
                 for handle in self._poisoned - set(message.ends):
                     self._ports.send(Down(*handle, "poison", POISON))
+            case Apply():
+                self._apply(message, now)
             case LinkInfo():
                 pass  # asynchronous framing is never used on GRE: nothing to apply
             case Refused():
@@ -264,6 +275,7 @@ class Control:
         live = self._find(handle)
         if live is None or live.link is None or live.phase in OVER:
             return
+        login = _storable(live, login)
         self._judged(live, login)
         self._drive(live, now, lambda link: link.authenticated(login.verdict, now))
 
@@ -273,6 +285,7 @@ class Control:
         if live is None or live.link is None or live.phase in OVER:
             return
         if login is not None:
+            login = _storable(live, login)
             self._judged(live, login)
         verdict = login.verdict if login is not None else None
         self._drive(live, now, lambda link: link.eap_relayed(packet, verdict, now))
@@ -285,7 +298,13 @@ class Control:
                 return  # challenged again: nothing of it is new
             live.user = verdict.user
             live.addresses = login.addresses
-            live.pool = verdict.pool
+            live.policy = replace(
+                login.policy,
+                address=login.policy.address or verdict.address,
+                pool=login.policy.pool or verdict.pool,
+            )
+            assert live.link is not None
+            live.link.name_servers(live.policy.dns, live.policy.wins)
             auth = AUTH_METHODS.index(live.method)
             self._table.set_user(live.handle[0], verdict.user, auth)
         else:
@@ -455,7 +474,16 @@ class Control:
                 live.peer_name = action.identity
                 self._ports.relay(handle, action)
             case Admission():
-                self._ports.send(Admit(*handle, action.user, action.address, action.pool))
+                self._ports.send(
+                    Admit(
+                        *handle,
+                        action.user,
+                        live.policy.address,
+                        live.policy.pool,
+                        live.peer_name,
+                        live.policy.sessions,
+                    )
+                )
             case SetMppe():
                 self._push(
                     self._engine.set_mppe,
@@ -575,6 +603,42 @@ class Control:
         self._table.set_six(live.handle[0], b"", b"")
         self._push(self._engine.down6, *live.handle)
 
+    # -- what the account is given
+
+    def apply(self, handle: Handle, changes: Mapping[str, Any], now: float) -> str:
+        """Other values for some fields of a session's Policy (CoA, reload, command line);
+        "" when they are in force and in the blob, else why nothing has changed."""
+        live = self._awake(handle, now)
+        if live is None or live.phase in OVER or live.link is None:
+            return "no such session"
+        before = live.policy
+        try:
+            live.policy = before.changed(changes)
+            if live.phase is Phase.UP:
+                self._save(live)
+        except (PolicyError, layout.LayoutError) as e:
+            live.policy = before
+            self._settle(live)
+            return str(e)
+        if live.policy != before:
+            self._log.info(
+                "session changed", sid=live.sid, user=live.user, fields=",".join(sorted(changes))
+            )
+            self._policy_changed(live, before, now)
+        self._settle(live)
+        return ""
+
+    def _policy_changed(self, live: Live, before: Policy, now: float) -> None:
+        """Carry out what an up session's new Policy says beside being kept in the blob."""
+
+    def _apply(self, message: Apply, now: float) -> None:
+        handle = (message.index, message.generation)
+        try:
+            error = self.apply(handle, unpack_changes(message.changes), now)
+        except PolicyError as e:
+            error = str(e)
+        self._ports.send(Applied(*handle, message.request, error))
+
     # -- admission and coming up
 
     def _admitted(self, message: Admitted, now: float) -> None:
@@ -661,9 +725,10 @@ class Control:
             called=live.called,
             calling=live.calling,
             dns=live.dns,
-            pool=live.pool,
+            pool=live.policy.pool,
             started=live.started,
             up=live.up,
+            policy=live.policy.freeze(),
         )
         self._table.write_blob(live.handle[0], saved.pack())
 
@@ -692,7 +757,8 @@ class Control:
         self._live[index] = live
         try:
             saved = Saved.unpack(self._table.blob(index))
-            live.link = Link.thaw(self._policy, saved.link)
+            live.policy = Policy.thaw(saved.policy)
+            live.link = Link.thaw(account_policy(self._policy, live.policy), saved.link)
         except Exception as e:  # whatever the blob holds, only this session may end of it
             what = f"blob: {e}" if isinstance(e, BlobError) else f"blob: {type(e).__name__}: {e}"
             self._finish(live, "internal_error", f"the saved session cannot be used: {what}", now)
@@ -700,7 +766,6 @@ class Control:
         live.user = saved.user
         live.peer_name = saved.peer_name
         live.method = saved.auth
-        live.pool = saved.pool
         live.dns = tuple(saved.dns)
         live.started = saved.started
         live.up = saved.up
@@ -846,6 +911,20 @@ class Control:
     def backlog(self) -> int:
         """Operations that wait for room in the ring."""
         return len(self._backlog)
+
+
+def _storable(live: Live, login: Login) -> Login:
+    """Refuse an account whose words would not fit into the session's blob."""
+    size = len(msgpack.packb(login.policy.freeze(), unicode_errors="surrogateescape"))
+    names = len(live.peer_name) + len(login.verdict.user)
+    room = POLICY_ROOM - names
+    if not login.verdict.ok or size <= room:
+        return login
+    reason = (
+        f"{login.policy.source or 'the account'} says too much: {size} octets of routes, classes"
+        f" and other attributes, at most {room} for this name; use fewer or shorter ones"
+    )
+    return Login(Verdict(False, reason=reason), NO_ADDRESS)
 
 
 def _mppe(agreed: Agreed) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 from ops.ranges import parse_address
 from ops.settings import Settings
+from workers import policy
 from workers.ppp.actions import Policy
 
 
@@ -43,3 +45,10 @@ def policy_of(settings: Settings) -> Policy:
         subscriber_id=settings.ipv6.subscriber_id,
         subscriber_may_choose=settings.ipv6.subscriber_may_choose,
     )
+
+
+def account_policy(general: Policy, account: policy.Policy) -> Policy:
+    """What one session's link is told: the account's name servers before the general ones."""
+    if not account.dns and not account.wins:
+        return general
+    return replace(general, dns=account.dns or general.dns, wins=account.wins or general.wins)

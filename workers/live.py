@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Final
 
 from fastpath.layout import Session
+from workers.policy import NOTHING_SAID, Policy
 from workers.ppp.actions import Agreed
 from workers.ppp.link import Link
 from workers.secrets_file import ANY_ADDRESS, Addresses
@@ -62,7 +63,7 @@ class Live:
     peer_name: str = ""
     method: str = ""
     addresses: Addresses = ANY_ADDRESS
-    pool: str = ""
+    policy: Policy = NOTHING_SAID
     agreed: Agreed | None = None
     routed: int = 0  # address whose route is ours to take back
     dns: tuple[int, ...] = ()

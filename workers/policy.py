@@ -7,8 +7,29 @@ worker goes by the same words. "Nothing said" is each field's default.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+import msgpack
+
+# What a link was told when it came up; only the next login can tell it otherwise.
+AT_LOGIN: Final = frozenset(
+    {
+        "address",
+        "dns",
+        "wins",
+        "interface_id",
+        "prefix6",
+        "pool6",
+        "delegated6",
+        "delegated_pool6",
+    }
+)
+
+
+class PolicyError(ValueError):
+    """A change that cannot be made; the text names the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +85,49 @@ class Policy:
         """The inverse; a field this version does not know is left out."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in said.items() if name in known})
+
+    def changed(self, changes: Mapping[str, Any]) -> Policy:
+        """With other values for some fields of a session that is up; PolicyError names one
+        that does not exist, has another type, or holds from login to end."""
+        hints = get_type_hints(type(self))
+        values: dict[str, Any] = {}
+        for name, value in changes.items():
+            if name not in hints:
+                raise PolicyError(f"{name}: no such field")
+            if name in AT_LOGIN:
+                raise PolicyError(f"{name}: cannot change while the session is up")
+            values[name] = _fitting(hints[name], value, name)
+        return replace(self, **values)
+
+
+def _fitting(kind: Any, value: Any, name: str) -> Any:
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        if not isinstance(value, list | tuple):
+            raise PolicyError(f"{name}: {type(value).__name__}, not a list")
+        return tuple(_fitting(inner, item, name) for item in value)
+    if type(value) is not kind:
+        raise PolicyError(f"{name}: {type(value).__name__}, not {kind.__name__}")
+    if kind is int and not -1 <= value < 1 << 63:
+        raise PolicyError(f"{name}: {value} is out of range")
+    return value
+
+
+def pack_changes(changes: Mapping[str, Any]) -> bytes:
+    """Fields of Policy and their new values, as ops.messages.Apply carries them."""
+    packed: bytes = msgpack.packb(dict(changes), unicode_errors="surrogateescape")
+    return packed
+
+
+def unpack_changes(data: bytes) -> dict[str, Any]:
+    """The inverse; PolicyError if it is none. The values are not judged yet."""
+    try:
+        found = msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape")
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
+        raise PolicyError(f"not msgpack: {e}") from None
+    if not isinstance(found, dict) or not all(type(name) is str for name in found):
+        raise PolicyError("no map of fields")
+    return found
 
 
 NOTHING_SAID = Policy()

@@ -1,17 +1,20 @@
 """What the blob of a session holds, beside the record's C fields, and its octets.
 
 An up session is nothing but its record and this blob: any worker process of this
-version can go on from them. Change the fields, raise VERSION.
+version can go on from them. Fields are appended with a default and VERSION is raised:
+a blob of an earlier version is then read as it stands.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import msgpack
 
-VERSION: Final = 1
+VERSION: Final = 2
+
+LENGTHS: Final = {1: 11, 2: 12}  # items of each version, itself included
 
 
 class BlobError(Exception):
@@ -32,6 +35,7 @@ class Saved:
     pool: str
     started: float
     up: float
+    policy: dict[str, Any] = field(default_factory=dict)  # Policy.freeze()
 
     def pack(self) -> bytes:
         """As octets; fits BLOB_MAX for any name CHAP can carry."""
@@ -53,8 +57,12 @@ class Saved:
             raise BlobError(f"not msgpack: {e}") from None
         if not isinstance(items, tuple) or not items:
             raise BlobError("not a list")
-        if items[0] != VERSION:
-            raise BlobError(f"blob version {items[0]}, this program has {VERSION}")
-        if len(items) != 1 + len(fields(cls)) or not isinstance(items[1], dict):
+        version = items[0]
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise BlobError(f"blob version {version}, this program has {VERSION}")
+        if len(items) != LENGTHS[version] or not isinstance(items[1], dict):
             raise BlobError(f"{len(items)} items")
-        return cls(*items[1:])
+        saved = cls(*items[1:])
+        if not isinstance(saved.policy, dict):
+            raise BlobError("its policy is no map")
+        return saved

@@ -33,6 +33,7 @@ Networks = Annotated[
 Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Size = Annotated[Whole, Field(ge=576, le=1500)]
 Attempts = Annotated[Whole, Field(ge=1, le=255)]
+Octets = Annotated[Whole, Field(ge=0, lt=1 << 63)]
 Limit = Annotated[Whole, Field(ge=0, le=1_000_000)]
 
 
@@ -272,6 +273,30 @@ class AccountRule(Section):
     auth: Annotated[tuple[settings.AuthMethod, ...], AfterValidator(values.check_distinct)] = Field(
         (), description="Methods these accounts may use, of those in ppp.auth."
     )
+    pool: Text = Field("", description="Pool of accounts that name no address or pool themselves.")
+    dns: Annotated[
+        tuple[Address, ...], Field(max_length=2), AfterValidator(values.check_distinct)
+    ] = Field((), description="Instead of ip.dns.")
+    wins: Annotated[
+        tuple[Address, ...], Field(max_length=2), AfterValidator(values.check_distinct)
+    ] = Field((), description="Instead of ip.wins.")
+    routes: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_prefix)], ...],
+        Field(max_length=16),
+        AfterValidator(values.check_distinct),
+    ] = Field((), description='Networks behind the subscriber, as in ["192.168.7.0/24"].')
+    sessions: Limit = Field(
+        0, description="Sessions of each of these users; 0: limits.per_user_sessions."
+    )
+    session_timeout_s: Annotated[Whole, Field(ge=0, le=31536000)] = Field(
+        0, description="Instead of limits.session_timeout_s."
+    )
+    idle_timeout_s: Annotated[Whole, Field(ge=0, le=31536000)] = Field(
+        0, description="Instead of limits.idle_timeout_s."
+    )
+    volume_up: Octets = Field(0, description="Octets from the subscriber that end the session.")
+    volume_down: Octets = Field(0, description="Octets to the subscriber that end the session.")
+    volume: Octets = Field(0, description="Octets of both directions that end the session.")
 
 
 class Accounts(Section):

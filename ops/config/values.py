@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address
 from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
@@ -49,6 +49,17 @@ def check_ranges(text: str) -> str:
         ):
             if first <= high and low <= last:
                 raise _refuse(f"must be addresses a host can have, and {what} has none")
+    return text
+
+
+def check_prefix(text: str) -> str:
+    try:
+        network = IPv4Network(text)
+    except ValueError as e:
+        raise _refuse(f'must be a network, as in "192.168.7.0/24": {e}') from None
+    if not network.prefixlen >= 8:
+        raise _refuse("must be a network of length /8 to /32")
+    check_ranges(str(network))
     return text
 
 

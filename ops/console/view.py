@@ -28,6 +28,21 @@ def _plain(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def _said(policy: dict[str, Any]) -> dict[str, Any]:
+    """A frozen workers.policy.Policy in words."""
+
+    def word(name: str, value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.hex()
+        if isinstance(value, tuple | list):
+            return [word(name, item) for item in value]
+        if isinstance(value, int) and name in ("address", "dns", "wins"):
+            return format_address(value)
+        return _plain(value) if isinstance(value, str) else value
+
+    return {name: word(name, value) for name, value in policy.items()}
+
+
 class View:
     """The table and settings, ready to be told."""
 
@@ -295,5 +310,6 @@ class View:
             "username": _plain(saved.user) or s.name or None,
             "peer-name": _plain(saved.peer_name) or None,
             "dns": [format_address(address) for address in saved.dns],
+            "policy": _said(saved.policy),
             "link": links.describe(saved.link),
         }

@@ -19,6 +19,8 @@ VALUES = {
     str: st.text(max_size=20)
     | st.binary(max_size=8).map(lambda b: b.decode("utf-8", "surrogateescape")),
     bool: st.booleans(),
+    bytes: st.binary(max_size=20),
+    tuple[str, ...]: st.lists(st.text(max_size=20), max_size=3).map(tuple),
     tuple[tuple[int, int], ...]: st.lists(st.tuples(ints, ints), max_size=4).map(tuple),
 }
 past_calls = st.tuples(*(VALUES[kind] for kind in get_args(messages.PastCall)))

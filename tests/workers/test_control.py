@@ -124,7 +124,9 @@ def test_unknown_user(world: World) -> None:
 
 def test_a_static_address_is_asked_for(world: World) -> None:
     handle = world.start(0, "static", "secret")
-    assert world.of(handle, Admit) == [Admit(*handle, "static", parse_address("10.5.5.5"), "")]
+    assert world.of(handle, Admit) == [
+        Admit(*handle, "static", parse_address("10.5.5.5"), "", "static")
+    ]
     assert world.table.session(0).address == parse_address("10.5.5.5")
 
 

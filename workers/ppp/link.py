@@ -14,6 +14,7 @@ begins together with IPCP and waits for the same; whatever becomes of it, IPv4 s
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any, Final, Literal
 
@@ -298,6 +299,14 @@ class Link:
         self._address, self._local = address, local
         self._start_ipcp(now)
         self._drain(now)
+
+    def name_servers(self, dns: tuple[int, ...], wins: tuple[int, ...]) -> None:
+        """Those of this account, before `authenticated`; (): the policy's."""
+        if dns or wins:
+            self.policy = replace(
+                self.policy, dns=dns or self.policy.dns, wins=wins or self.policy.wins
+            )
+            self._ipcp.policy = self.policy
 
     def close(self, cause: str, reason: str, now: float) -> None:
         """End it properly: Terminate-Request, then Finished at the Ack or after time."""
