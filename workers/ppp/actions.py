@@ -100,6 +100,10 @@ class Verdict:
     mppe: Literal["", "require", "prefer", "deny"] = ""  # of this account; "": the policy's
     mppe_strengths: tuple[int, ...] = ()  # (): the policy's
     interface_id: bytes = b""  # IPv6CP: the subscriber's, and no other
+    # What another server said of a refusal (MS-CHAP-Error of RADIUS):
+    error: int = 0  # E= of RFC 2433 and 2759; 0: 691
+    retry: bool = True  # R=; False: no other try, whatever the policy allows
+    challenge: bytes = b""  # C=: what the next try is to answer; b"": one of ours
 
 
 @dataclass(frozen=True, slots=True)

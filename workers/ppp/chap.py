@@ -170,11 +170,14 @@ class ChapServer(Exchange):
             self.finish(Passed(Keys.of(verdict)))
             return
         self.refusal = verdict.reason or "refused"
-        retry = self.retries > 0
+        retry = self.retries > 0 and verdict.retry
+        given = verdict.challenge if len(verdict.challenge) == self.size else b""
         if self.method == "chap-md5":
             text = message_octets(verdict.message, "Access denied")
         else:
-            text = failure_text(self.method, self._next(), verdict.message, retry=retry)
+            error = verdict.error or WRONG
+            challenge = given or self._next()
+            text = failure_text(self.method, challenge, verdict.message, error=error, retry=retry)
         self._answer(self.identifier, FAILURE, text)
         if not retry:
             self.finish(Failed(self.refusal))
@@ -183,6 +186,8 @@ class ChapServer(Exchange):
         # Failure, under the next identifier (section 9.1.3).
         self.retries -= 1
         self._turn()
+        if given:
+            self.challenge = given
         self.out.append(Again())
 
     def _next(self) -> bytes:

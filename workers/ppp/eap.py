@@ -19,6 +19,7 @@ from workers.ppp.authentication import NAME_MAX, Again, Exchange, Failed, Passed
 from workers.ppp.chap import (
     NO_CHANGE,
     NO_CHANGE_TEXT,
+    WRONG,
     failure_text,
     following,
     is_expected,
@@ -268,14 +269,19 @@ class EapServer(Exchange):
             self._end(SUCCESS if verdict.ok else FAILURE)
         elif verdict.ok:
             self._result(Stage.GOOD, Op.SUCCESS, success_text(verdict), passed, now)
-        elif self.retries <= 0:
-            text = failure_text("mschapv2", self._next(), verdict.message)
+        elif self.retries <= 0 or not verdict.retry:
+            error = verdict.error or WRONG
+            text = failure_text("mschapv2", self._next(), verdict.message, error=error)
             self._result(Stage.BAD, Op.FAILURE, text, Failed(self.refusal), now)
         else:
             self.retries -= 1
-            self.challenge = self._next()
+            given = verdict.challenge
+            self.challenge = given if len(given) == SIZE else self._next()
             self.turn += 1
-            text = failure_text("mschapv2", self.challenge, verdict.message, retry=True)
+            error = verdict.error or WRONG
+            text = failure_text(
+                "mschapv2", self.challenge, verdict.message, error=error, retry=True
+            )
             self._result(Stage.RETRY, Op.FAILURE, text, Failed(self.refusal), now)
             self.timer_at = None  # a person is typing
             self.out.append(Again())

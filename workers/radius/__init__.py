@@ -1,0 +1,1 @@
+"""RADIUS: packets, attributes, exchange, accounting; no socket, clock or entropy but in service."""
