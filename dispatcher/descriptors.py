@@ -178,16 +178,20 @@ def _bind_all(sock: socket.socket) -> None:
 def gre_fanout(
     workers: int, own_tuns: Sequence[int], *, address: int, receive_buffer: int
 ) -> list[socket.socket]:
-    """One AF_PACKET socket per worker, all in one fanout group; place in the list = worker.
+    """The packet sockets of a concentrator; place in the list = worker."""
+    return gre_packets(workers, filters.accept(own_tuns, address=address), receive_buffer)
+
+
+def gre_packets(count: int, program: Program, receive_buffer: int) -> list[socket.socket]:
+    """AF_PACKET sockets, all in one fanout group that spreads by call ID.
 
     The group numbers its members in the order they join and renumbers them when one
     leaves, so the caller keeps them all open for as long as it lives.
     """
-    program = filters.accept(own_tuns, address=address)
     group = 0
     sockets: list[socket.socket] = []
     try:
-        for _ in range(workers):
+        for _ in range(count):
             # Protocol 0: not hooked in yet. Nothing passes before the group is joined.
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
             sockets.append(sock)
@@ -200,7 +204,7 @@ def gre_fanout(
             if not group:
                 group = sock.getsockopt(SOL_PACKET, PACKET_FANOUT) & 0xFFFF
             sock.setblocking(False)
-        _set_program(sockets[0], SOL_PACKET, PACKET_FANOUT_DATA, filters.spread(workers))
+        _set_program(sockets[0], SOL_PACKET, PACKET_FANOUT_DATA, filters.spread(count))
         for sock in sockets:
             attach(sock, program)
             sock.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)

@@ -197,7 +197,8 @@ class Netops:
     def _load_nft(self) -> None:
         address = self._settings.listen.address
         try:
-            self._nft = nft.Table(self._nft_name, "" if address == "0.0.0.0" else address)  # noqa: S104
+            only = "" if address == "0.0.0.0" else address  # noqa: S104
+            self._nft = nft.Table(self._nft_name, nft.served(self._nft_name, only))
         except nft.NftError as e:
             self._log.warning(
                 "no nft table; the kernel handles each GRE packet once more",

@@ -49,11 +49,20 @@ def available() -> bool:
     return True
 
 
+def served(name: str, address: str = "") -> str:
+    """The commands for a table that ends the GRE a concentrator takes.
+
+    `address`: the only one served; "" for all of this host.
+    """
+    local = f"ip daddr {address} " if address else "fib daddr type local "
+    return RULES.format(name=name, local=local)
+
+
 class Table:
     """The loaded table; it exists until `close`, or until this process ends."""
 
-    def __init__(self, name: str, address: str = "") -> None:
-        """`address`: the only one served; "" for all of this host."""
+    def __init__(self, name: str, rules: str) -> None:
+        """`rules`: the commands that make the table `name`, with the flag `owner`."""
         self.name = name
         self._lib = _library()
         self._context = self._lib.nft_ctx_new(0)
@@ -61,9 +70,8 @@ class Table:
             raise NftError("libnftables gives no context")
         self._lib.nft_ctx_buffer_error(ctypes.c_void_p(self._context))
         self._lib.nft_ctx_buffer_output(ctypes.c_void_p(self._context))
-        local = f"ip daddr {address} " if address else "fib daddr type local "
         try:
-            self._run(RULES.format(name=name, local=local))
+            self._run(rules)
         except NftError:
             self.close()
             raise

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 from dispatcher.pptp.client import Client, ClientSettings
 from fastpath.layout import STATE_ACTIVE, STATE_STARTING, Table
+from ops.client.gre import open_gre
 from ops.client.netlink import Device, NetlinkError
 from ops.client.options import Options
 from ops.client.report import Report, quantile
@@ -36,7 +37,7 @@ from ops.client.session import (
     Session,
     Write,
 )
-from ops.client.sockets import CallIds, open_gre, open_tun
+from ops.client.sockets import CallIds, open_tun
 from ops.metrics import AUTH_METHODS
 from workers.ppp.actions import SetMppe
 from workers.ppp.link import Link
@@ -105,7 +106,7 @@ def open_path(options: Options) -> Path:
 
     rng = random.Random()  # noqa: S311 - spreads, keeps no secret
     ids = CallIds(options.count, rng, options.call_id)
-    gre = open_gre(ids.first, ids.last)
+    gre = open_gre(options.server, ids.first, ids.last)
     tun = open_tun(options.tun)
     device = Device(tun.ifindex)
     device.up(options.mtu)
@@ -117,10 +118,10 @@ def open_path(options: Options) -> Path:
         table,
         0,
         role=fast.CLIENT,
-        gre_fd=gre.fileno(),
-        raw_fd=gre.fileno(),
+        gre_fd=gre.receive.fileno(),
+        raw_fd=gre.send.fileno(),
         tun_fd=tun.fd,
-        packet_mode=False,
+        packet_mode=gre.table is not None,
         cpu=options.cpu,
         reorder_timeout_ms=options.reorder_ms,
     )

@@ -1,4 +1,4 @@
-"""What the client asks of the kernel: a TUN device, a raw GRE socket, and call IDs.
+"""What the client asks of the kernel: a TUN device and call IDs; GRE is in gre.py.
 
 Everything is in the caller's network namespace and goes with the process.
 """
@@ -13,20 +13,6 @@ import socket
 import struct
 from dataclasses import dataclass
 from typing import Final
-
-from dispatcher import descriptors
-from dispatcher.filters import (
-    ALU_AND_K,
-    GRE_PPP,
-    JEQ_K,
-    LD_H_IND,
-    LDX_B_MSH,
-    NOTHING,
-    RET_K,
-    WHOLE,
-    Instruction,
-    Program,
-)
 
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
@@ -133,28 +119,3 @@ class CallIds:
         """Give the range back."""
         for claim in self._claims:
             claim.close()
-
-
-def gre_filter(first: int, last: int) -> Program:
-    """Enhanced GRE for a call ID from `first` to `last`; nothing else."""
-    return (
-        Instruction(LDX_B_MSH, 0, 0, 0),
-        Instruction(LD_H_IND, 0, 0, 0),  # GRE flags and version
-        Instruction(ALU_AND_K, 0, 0, 7),
-        Instruction(JEQ_K, 0, 5, 1),
-        Instruction(LD_H_IND, 0, 0, 2),
-        Instruction(JEQ_K, 0, 3, GRE_PPP),
-        Instruction(LD_H_IND, 0, 0, 6),  # low half of the key
-        Instruction(JGE_K, 0, 1, first),
-        Instruction(JGT_K, 0, 1, last),
-        NOTHING[0],
-        Instruction(RET_K, 0, 0, WHOLE),
-    )
-
-
-def open_gre(first: int, last: int) -> socket.socket:
-    """A raw GRE socket that hears only the call IDs of one client."""
-    try:
-        return descriptors.gre_raw(gre_filter(first, last), receive_buffer=SOCKET_BUFFER)
-    except PermissionError:
-        raise SocketError("raw GRE socket: permission denied: root is needed") from None

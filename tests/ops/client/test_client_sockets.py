@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.filters import Instruction
-from ops.client.sockets import CALL_BLOCK, CallIds, SocketError, gre_filter
+from ops.client.gre import gre_filter, packet_filter
+from ops.client.sockets import CALL_BLOCK, CallIds, SocketError
 
 
-def run(program: Sequence[Instruction], packet: bytes) -> int:
+def run(program: Sequence[Instruction], packet: bytes, kind: int = 0) -> int:
     """Classic BPF of the instructions in use, as the kernel runs it."""
     a = x = at = 0
     while True:
@@ -27,10 +28,18 @@ def run(program: Sequence[Instruction], packet: bytes) -> int:
             if x + k + 2 > len(packet):
                 return 0
             a = int.from_bytes(packet[x + k : x + k + 2])
+        elif code == 0x20:
+            assert k == 0xFFFFF004  # the packet's type
+            a = kind
+        elif code in (0x28, 0x30):
+            size = 2 if code == 0x28 else 1
+            if k + size > len(packet):
+                return 0
+            a = int.from_bytes(packet[k : k + size])
         elif code == 0x54:
             a &= k
         else:
-            hit = {0x15: a == k, 0x35: a >= k, 0x25: a > k}[code]
+            hit = {0x15: a == k, 0x35: a >= k, 0x25: a > k, 0x45: bool(a & k)}[code]
             at += yes if hit else no
 
 
@@ -49,6 +58,21 @@ def test_filter_takes_our_calls_only(
     packet = header + gre[:cut]
     ours = cut >= 8 and flags & 7 == 1 and protocol == 0x880B and 128 <= call_id <= 255
     assert bool(run(gre_filter(128, 255), packet)) == ours
+
+
+@given(
+    kind=st.sampled_from([0, 1, 3, 4]),
+    protocol=st.sampled_from([47, 6, 17]),
+    fragment=st.sampled_from([0, 0x4000, 0x2000, 0x0001, 0x1FFF]),
+    call_id=st.sampled_from([127, 128, 255, 256]),
+)
+def test_packet_filter_takes_whole_ones_to_us(
+    kind: int, protocol: int, fragment: int, call_id: int
+) -> None:
+    header = bytes([0x45]) + bytes(5) + fragment.to_bytes(2) + bytes([64, protocol]) + bytes(10)
+    packet = header + bytes.fromhex("3001880b0000") + call_id.to_bytes(2) + bytes(8)
+    ours = kind == 0 and protocol == 47 and not fragment & 0x1FFF and 128 <= call_id <= 255
+    assert bool(run(packet_filter(128, 255), packet, kind)) == ours
 
 
 def test_claims_do_not_overlap_and_come_back() -> None:
