@@ -10,6 +10,9 @@ from fastpath.wire cimport be16, be32, checksum, fold, put16, put32, sum16
 cdef extern from "<sys/uio.h>" nogil:
     ssize_t writev(int fd, const iovec *iov, int n)
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int fd, void *data, size_t n)
+
 cdef enum:
     TCP = 6
     UDP = 17
@@ -397,3 +400,52 @@ def clamp(bytes packet not None, uint32_t mtu):
         raise ValueError("no TCP packet")
     clamp_mss(&view[0], <uint32_t>len(buffer), mtu)
     return bytes(buffer)
+
+
+def measure_write(bytes packets not None, uint32_t size, uint32_t batch, int fd):
+    """For benches: write packets of `size` octets each, coalescing `batch` of them at a time;
+    (writes, delivered)."""
+    cdef writer w
+    cdef record owner
+    cdef uint32_t i, n = <uint32_t>len(packets) // size
+    data = bytearray(packets)
+    cdef uint8_t[::1] view = data
+    memset(&w, 0, sizeof(w))
+    memset(&owner, 0, sizeof(owner))
+    w.fd = fd
+    with nogil:
+        for i in range(n):
+            if i % batch == 0:
+                writer_begin(&w)
+            writer_put(&w, &owner, &view[i * size], size)
+            if i % batch == batch - 1 or i == n - 1:
+                writer_end(&w)
+    return w.writes, w.packets
+
+
+def measure_read(int fd, uint32_t mtu):
+    """For benches: read and segment all that waits; (reads, packets, octets)."""
+    cdef segmenter g
+    cdef uint8_t out[2048]
+    cdef ssize_t n
+    cdef uint32_t size
+    cdef uint64_t reads = 0, packets = 0, octets = 0
+    data = bytearray(65552 + 64)
+    cdef uint8_t[::1] view = data
+    if mtu > 1600:
+        raise ValueError("mtu over 1600")
+    with nogil:
+        while True:
+            n = read(fd, &view[0], 65552 + 64)
+            if n <= 0:
+                break
+            reads += 1
+            if n < VNET_SIZE + 20 or segments_begin(&g, &view[0], <uint32_t>n, mtu) != SEGMENTS_OK:
+                continue
+            while True:
+                size = segments_next(&g, out)
+                if size == 0:
+                    break
+                packets += 1
+                octets += size
+    return reads, packets, octets

@@ -206,9 +206,9 @@ class PlainServer:
 
     def __enter__(self) -> Self:
         name = self.wire.ground.name("server")
-        self.tun = netns.inside(name, _plain_tun)
+        self.tun = netns.inside(name, plain_tun)
         self._exits.callback(os.close, self.tun)
-        self.gre = self._exits.enter_context(netns.inside(name, _plain_gre))
+        self.gre = self._exits.enter_context(netns.inside(name, plain_gre))
         self.wire.set_up("plain0")
         self.wire.server("route", "add", POOL, "dev", "plain0")
         return self
@@ -250,14 +250,14 @@ class PlainServer:
             )
 
 
-def _plain_tun() -> int:
+def plain_tun() -> int:
     fd = descriptors._open_tun()
     flags = descriptors.IFF_TUN | descriptors.IFF_NO_PI
     fcntl.ioctl(fd, descriptors.TUNSETIFF, pack("16sH22x", b"plain0", flags))
     return fd
 
 
-def _plain_gre() -> socket.socket:
+def plain_gre() -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, descriptors.IPPROTO_GRE)
     sock.setsockopt(socket.IPPROTO_IP, descriptors.IP_MTU_DISCOVER, descriptors.IP_PMTUDISC_DONT)
     sock.setsockopt(socket.SOL_SOCKET, descriptors.SO_RCVBUFFORCE, RECEIVE_BUFFER)
