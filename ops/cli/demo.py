@@ -14,18 +14,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
-from ops.cli.demo_view import Frame, View, WorkerRow, summary_text
+from ops.cli.demo_view import Frame, View, WorkerRow, summary_text, worker_rows
+from ops.cli.stopped import Stopped, signals
 from ops.client.child import PYTHON, Child, ChildError
 from ops.client.concentrator import Concentrator, Samples
 from ops.client.lines import Lines
+from ops.client.logins import Logins
 from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, LAN_NET, WAN_SERVER, Playground, sources, why_not
 from ops.client.report import quantile
@@ -45,58 +44,6 @@ UNAVAILABLE: Final = 69
 
 class DemoError(Exception):
     """The demo can't go on; says why."""
-
-
-class Stopped(BaseException):
-    """SIGINT or SIGTERM: clean up and go."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
-    # The next one must not break into the cleaning up.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(number)
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    before = {n: signal.signal(n, _interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@dataclass(slots=True)
-class Logins:
-    """What the client said about its sessions."""
-
-    addresses: dict[int, str] = field(default_factory=dict)  # of those up now
-    seconds: list[float] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    lost: int = 0
-    all_after: float | None = None
-    closing: bool = False
-
-    def note(self, line: Mapping[str, Any]) -> None:
-        """One event of the client."""
-        match line.get("event"):
-            case "up":
-                self.addresses[line["i"]] = line["address"]
-                self.seconds.append(line["seconds"])
-            case "failed":
-                self.failed.append(f"{line['cause']}: {line['reason']}")
-            case "down":
-                self.addresses.pop(line["i"], None)
-                if not self.closing:
-                    self.lost += 1
-            case "all":
-                self.all_after = line["seconds"]
 
 
 @dataclass(slots=True)
@@ -317,27 +264,6 @@ class Demo:
         }
 
 
-def worker_rows(before: Samples, after: Samples, seconds: float) -> tuple[WorkerRow, ...]:
-    """The workers' rates between two scrapes."""
-    slots = after.by("pptp_slots_used", "worker")
-
-    def rate(name: str, worker: str, **labels: str) -> float:
-        now = after.total(name, worker=worker, **labels)
-        return (now - before.total(name, worker=worker, **labels)) / max(seconds, 0.001)
-
-    return tuple(
-        WorkerRow(
-            worker,
-            int(used),
-            rate("pptp_traffic_bytes_total", worker, direction="receive") * 8e-6,
-            rate("pptp_traffic_bytes_total", worker, direction="transmit") * 8e-6,
-            rate("pptp_traffic_packets_total", worker),
-            rate("pptp_drops_total", worker),
-        )
-        for worker, used in sorted(slots.items(), key=lambda item: int(item[0]))
-    )
-
-
 @click.command(short_help="Show it all at work, in network namespaces.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=20.0, show_default=True)
@@ -357,7 +283,7 @@ def demo(clients: int, seconds: float, traffic: str, as_json: bool) -> None:
         sys.exit(NO_PERMISSION if os.geteuid() != 0 else UNAVAILABLE)
     view = View(quiet=as_json)
     ground = Playground(source_count=min(clients, MAX_SOURCES))
-    with _signals():
+    with signals():
         try:
             with ground:
                 run = Demo(ground, clients, seconds, traffic, view)

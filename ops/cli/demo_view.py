@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ops.client.concentrator import Samples
+
 PLAIN_EVERY: Final = 3.0  # seconds between lines when nobody watches a terminal
 
 
@@ -107,6 +109,27 @@ class View:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def worker_rows(before: Samples, after: Samples, seconds: float) -> tuple[WorkerRow, ...]:
+    """The workers' rates between two scrapes."""
+    slots = after.by("pptp_slots_used", "worker")
+
+    def rate(name: str, worker: str, **labels: str) -> float:
+        now = after.total(name, worker=worker, **labels)
+        return (now - before.total(name, worker=worker, **labels)) / max(seconds, 0.001)
+
+    return tuple(
+        WorkerRow(
+            worker,
+            int(used),
+            rate("pptp_traffic_bytes_total", worker, direction="receive") * 8e-6,
+            rate("pptp_traffic_bytes_total", worker, direction="transmit") * 8e-6,
+            rate("pptp_traffic_packets_total", worker),
+            rate("pptp_drops_total", worker),
+        )
+        for worker, used in sorted(slots.items(), key=lambda item: int(item[0]))
+    )
 
 
 def summary_text(s: dict[str, Any]) -> str:

@@ -76,6 +76,13 @@ def _sources(text: str) -> tuple[str, ...]:
 @click.option("--tun", default="pptpc%d", show_default=True, help="name of the device")
 @click.option("--mtu", type=click.IntRange(128, 1500), default=1400, show_default=True)
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="logins a second; 0: any")
+@click.option(
+    "--starting",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="logins that may be on their way at once",
+)
 @click.option("--hold", type=click.FloatRange(0), help="seconds to stay; else until SIGTERM")
 @click.option("--call-id", type=click.IntRange(0, 65535), help="of session 1; else free ones")
 @click.option("--reorder-ms", type=click.IntRange(1, 10000), default=50, show_default=True)
@@ -97,6 +104,7 @@ def main(
     tun: str,
     mtu: int,
     rate: float,
+    starting: int,
     hold: float | None,
     call_id: int | None,
     reorder_ms: int,
@@ -107,8 +115,8 @@ def main(
 
     Each session's inner address is put on one TUN device: programs choose their session
     by the address they bind to. Several clients beside each other need routes that
-    differ, or programs that bind to the device. Exit status: 0 all well, 1 some failed or
-    were lost.
+    differ, or programs that bind to the device. SIGUSR1 has the packet counters told. Exit
+    status: 0 all well, 1 some failed or were lost.
     """
     if call_id is not None and call_id + count > CALL_IDS:
         raise click.UsageError(f"--call-id {call_id}: {count} sessions need more call IDs")
@@ -128,6 +136,7 @@ def main(
         tun=tun,
         mtu=mtu,
         rate=rate,
+        starting=starting,
         hold=hold,
         call_id=call_id,
         reorder_ms=reorder_ms,

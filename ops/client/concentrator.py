@@ -50,11 +50,12 @@ class Samples:
         wanted = labels.items()
         return sum(v for n, have, v in self.rows if n == name and wanted <= have.items())
 
-    def by(self, name: str, label: str) -> dict[str, float]:
-        """A metric's samples added up by one label."""
+    def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
+        """A metric's samples that have these labels, added up by one label."""
         sums: dict[str, float] = {}
+        wanted = labels.items()
         for n, have, value in self.rows:
-            if n == name and label in have:
+            if n == name and label in have and wanted <= have.items():
                 sums[have[label]] = sums.get(have[label], 0.0) + value
         return sums
 

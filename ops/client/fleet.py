@@ -209,6 +209,7 @@ class Fleet:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGUSR1, self.tell)
         self._free = list(range(self.options.count - 1, -1, -1))
         self._mtu = self.options.mtu
         engine = self.path.engine
@@ -216,7 +217,9 @@ class Fleet:
         thread.start()
         loop.add_reader(engine.event_fd, self._events)
         self._began = self.now()
-        self.report.event("start", count=self.options.count, tun=self.path.device_name)
+        self.report.event(
+            "start", count=self.options.count, tun=self.path.device_name, at=self._began
+        )
         try:
             await self._log_in()
             await self._stay()
@@ -225,7 +228,7 @@ class Fleet:
             loop.remove_reader(engine.event_fd)
             engine.stop()
             await asyncio.to_thread(thread.join, 5.0)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
         self._summary()
         return 1 if self.failures or self.losses else 0
@@ -240,6 +243,13 @@ class Fleet:
         self.stopping = True
         self._changed.set()
 
+    def tell(self) -> None:
+        """The packet path's counters, now."""
+        self.report.event("counters", counters=self._counters())
+
+    def _counters(self) -> dict[str, int]:
+        return {name: n for name, n in self.path.table.data_counters(0).items() if n}
+
     # -- phases of a run
 
     async def _log_in(self) -> None:
@@ -253,8 +263,9 @@ class Fleet:
             self._begin(number)
         await self._wait(lambda: self._starting == 0, None)
         if not self.stopping:
-            spent = self.now() - self._began
-            self.report.event("all", up=self.ups, failed=self.failures, seconds=spent)
+            now = self.now()
+            spent = now - self._began
+            self.report.event("all", up=self.ups, failed=self.failures, seconds=spent, at=now)
 
     async def _stay(self) -> None:
         await self._wait(lambda: not self.members, self.options.hold)
@@ -287,7 +298,6 @@ class Fleet:
                 return
 
     def _summary(self) -> None:
-        counters = self.path.table.data_counters(0)
         self.report.event(
             "summary",
             count=self.options.count,
@@ -296,7 +306,7 @@ class Fleet:
             lost=self.losses,
             p50=quantile(self.seconds, 0.5),
             p95=quantile(self.seconds, 0.95),
-            counters={name: value for name, value in counters.items() if value},
+            counters=self._counters(),
         )
 
     # -- one session

@@ -36,6 +36,19 @@ def ip(*words: str) -> str:
     return done.stdout
 
 
+def ip_batch(name: str, commands: str) -> None:
+    """Many commands of ip(8) at once, in namespace `name`, a line each."""
+    done = subprocess.run(
+        ["ip", "-n", name, "-batch", "-"],
+        input=commands,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NetnsError(f"ip -n {name} -batch: {done.stderr.strip()}")
+
+
 def exists(name: str) -> bool:
     """Is there a namespace of this name?"""
     return os.path.exists(f"{FOLDER}/{name}")

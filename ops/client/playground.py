@@ -6,7 +6,8 @@
 
 The cables are made inside, so nothing of the host's own network changes. Each playground
 has a folder with a lock: what a killed one left behind is told from a living one by the
-lock, and swept by the next.
+lock, and swept by the next. With several places for clients, each has a cable of its own
+to the server, wan1 and so on, and 4096 addresses of its own.
 """
 
 from __future__ import annotations
@@ -36,16 +37,27 @@ WAN_CLIENT: Final = ipaddress.IPv4Address("198.18.0.2")  # the first of the clie
 LAN_NET: Final = "198.19.0.0/24"
 LAN_SERVER: Final = "198.19.0.1"
 LAN_HOST: Final = "198.19.0.10"
-MAX_SOURCES: Final = 4096
+MAX_SOURCES: Final = 4094  # of one place: a /20 less two
+MAX_PLACES: Final = 15
 
 
-def sources(count: int) -> tuple[str, ...]:
-    """The first `count` addresses that clients may come from."""
-    return tuple(str(WAN_CLIENT + i) for i in range(count))
+def sources(count: int, place: int = 0) -> tuple[str, ...]:
+    """The first `count` addresses that clients of a place may come from."""
+    return tuple(str(WAN_CLIENT + 4096 * place + i) for i in range(count))
+
+
+def client_place(number: int) -> str:
+    """What the place of clients is called; 0 is the first."""
+    return f"clients{number}" if number else "clients"
 
 
 def _place_name(token: str, place: str) -> str:
     return f"pptpcon-{token}-{place}"
+
+
+def _place_names(token: str) -> list[str]:
+    """All namespaces of a playground that are there."""
+    return [path.name for path in Path(netns.FOLDER).glob(_place_name(token, "*"))]
 
 
 def _end_processes(name: str) -> None:
@@ -64,17 +76,15 @@ def _end_processes(name: str) -> None:
 
 
 def _remove(token: str) -> None:
-    for place in PLACES:
-        name = _place_name(token, place)
-        if netns.exists(name):
-            inode = os.stat(f"{netns.FOLDER}/{name}").st_ino
-            _end_processes(name)
-            try:
-                netns.ip("netns", "del", name)
-            except NetnsError:
-                pass  # somebody was faster
-            # The concentrator removes its run folder itself, unless it was killed.
-            shutil.rmtree(f"/run/pptpcon-{inode}", ignore_errors=True)
+    for name in _place_names(token):
+        inode = os.stat(f"{netns.FOLDER}/{name}").st_ino
+        _end_processes(name)
+        try:
+            netns.ip("netns", "del", name)
+        except NetnsError:
+            pass  # somebody was faster
+        # The concentrator removes its run folder itself, unless it was killed.
+        shutil.rmtree(f"/run/pptpcon-{inode}", ignore_errors=True)
 
 
 def _base() -> str:
@@ -112,8 +122,10 @@ class Playground:
     start, then namespaces and files go.
     """
 
-    def __init__(self, *, source_count: int = 1) -> None:
+    def __init__(self, *, source_count: int = 1, client_places: int = 1) -> None:
+        """`source_count`: outer addresses in each of the places for clients."""
         self.source_count = min(source_count, MAX_SOURCES)
+        self.client_places = min(client_places, MAX_PLACES)
         self.folder = Path()
         self.token = ""
         self.children: list[Child] = []
@@ -148,17 +160,34 @@ class Playground:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         os.rename(self.folder / "lock.new", self.folder / "lock")
         for place in PLACES:
-            netns.ip("netns", "add", self.name(place))
-            netns.ip("-n", self.name(place), "link", "set", "lo", "up")
+            self._make(place)
         self._cable("clients", "wan", "server", "wan")
         self._cable("server", "lan", "lan", "lan")
         self._address("server", "wan", f"{WAN_SERVER}/16")
-        for address in sources(self.source_count):
-            self._address("clients", "wan", f"{address}/16")
+        self._addresses("clients", sources(self.source_count))
+        for number in range(1, self.client_places):
+            self._more_clients(number)
         self._address("server", "lan", f"{LAN_SERVER}/24")
         self._address("lan", "lan", f"{LAN_HOST}/24")
         netns.ip("-n", self.name("lan"), "route", "add", "default", "via", LAN_SERVER)
         netns.set_sysctl(self.name("server"), "ipv4/ip_forward", "1")
+
+    def _make(self, place: str) -> None:
+        netns.ip("netns", "add", self.name(place))
+        netns.ip("-n", self.name(place), "link", "set", "lo", "up")
+
+    def _more_clients(self, number: int) -> None:
+        place, end = client_place(number), f"wan{number}"
+        self._make(place)
+        self._cable(place, "wan", "server", end)
+        outer = sources(self.source_count, number)
+        network = ipaddress.IPv4Network(f"{outer[0]}/20", strict=False)
+        netns.ip("-n", self.name("server"), "route", "add", str(network), "dev", end)
+        self._addresses(place, outer)
+
+    def _addresses(self, place: str, addresses: Sequence[str]) -> None:
+        lines = "".join(f"addr add {address}/16 dev wan\n" for address in addresses)
+        netns.ip_batch(self.name(place), lines)
 
     def _cable(self, place: str, end: str, other: str, other_end: str) -> None:
         for where in (place, other):  # no router solicitations: they would be counted
