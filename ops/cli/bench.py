@@ -25,7 +25,7 @@ from ops.cli.stopped import Stopped, signals
 from ops.client import far_end
 from ops.client.bench import NOTHING, Bench, BenchError, Plan, State, Target, cpu, trails
 from ops.client.child import PYTHON, ChildError
-from ops.client.concentrator import Concentrator, Samples
+from ops.client.concentrator import Concentrator, Samples, Toml
 from ops.client.host import Host
 from ops.client.netns import NetnsError
 from ops.client.playground import (
@@ -269,9 +269,11 @@ def own(plan: Plan, load: Load, view: View) -> dict[str, Any]:
     password = secrets.token_urlsafe(12)
     each = min(MAX_SOURCES, -(-plan.sessions // plan.processes))
     with Playground(source_count=each, client_places=plan.processes) as ground:
-        concentrator = Concentrator(
-            ground, {USER: password}, extra={"ppp": {"mru": plan.mtu, "mtu": plan.mtu - 4}}
-        )
+        extra: dict[str, dict[str, Toml]] = {
+            "ppp": {"mru": plan.mtu, "mtu": plan.mtu - 4},
+            "mppe": {"policy": plan.mppe},
+        }
+        concentrator = Concentrator(ground, {USER: password}, extra=extra)
         target = Target(
             *(WAN_SERVER, USER, password),
             far_end=(LAN_HOST, FAR_PORT) if load.profile != "storm" else ("", 0),

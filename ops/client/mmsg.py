@@ -72,7 +72,7 @@ class Batch:
     """Room for BATCH datagrams with an address and one control message each.
 
     `data` holds the payloads, datagram i from `i * MTU` on; `parts` their lengths (`length`),
-    `control` the packet information.
+    `control` the packet information. One that has received sends answers only (`keep`).
     """
 
     def __init__(self, *, packet_info: bool) -> None:
