@@ -82,7 +82,7 @@ def in_service(wire: Wire, *, rules: bool = True) -> Iterator[gre_sockets.GreSoc
         for sock in (*found.receive, *found.send, *found.hop, found.drop_all):
             exits.callback(sock.close)
         if rules:
-            exits.callback(inside(wire, lambda: nft.Table("pptpcon_bench")).close)
+            exits.callback(inside(wire, rig.service_rules).close)
         yield found
 
 
@@ -113,12 +113,12 @@ def receive(result: Result, plain: Plain, bursts: int) -> None:
             many=True,
         )
         simple_wire = enter(Wire())
-        rules = inside(simple_wire, lambda: nft.Table("pptpcon_bench"))
+        rules = inside(simple_wire, rig.service_rules)
         exits.callback(rules.close)
         simple_socket = enter(inside(simple_wire, _simple))
         simple = Receiver(plain, simple_wire, simple_socket.fileno(), many=True)
         only_wire = enter(Wire())
-        exits.callback(inside(only_wire, lambda: nft.Table("pptpcon_bench")).close)
+        exits.callback(inside(only_wire, rig.service_rules).close)
         only = Receiver(plain, only_wire, -1, many=False)
         everyone = {
             "receive, raw recv each": raw,

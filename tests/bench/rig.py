@@ -102,6 +102,11 @@ def ahead() -> Iterator[None]:
         gc.enable()
 
 
+def service_rules() -> nft.Table:
+    """netops' table, in the namespace of the calling thread."""
+    return nft.Table("pptpcon_bench", nft.served("pptpcon_bench"))
+
+
 def thread_ns(tid: int) -> int:
     """CPU time of another thread of this process (clock_getres(2), CPUCLOCK_SCHED)."""
     return time.clock_gettime_ns((~tid << 3) | 6)
@@ -322,7 +327,7 @@ class OurServer:
         tuns = [descriptors.tun(0) for _ in range(self.workers)]
         opened = Opened(tuns, gre_sockets.open_all(self.settings, self.workers, tuns))
         if opened.gre.packet_mode:
-            opened.table = nft.Table("pptpcon_bench")
+            opened.table = service_rules()
         return opened
 
     def _engine(self, index: int) -> None:
@@ -442,6 +447,28 @@ class OurServer:
         self.wait(name, target)
         after = self.cpu_ns()
         return sent.cpu_ns, float(sum(after) - sum(before))
+
+    def held_burst(self, plain: Plain, burst: Burst, *, up: bool) -> tuple[float, list[int]]:
+        """One burst that all workers begin to work on at once, each on its own CPU: ns of the
+        sender's call, ns of each data thread."""
+        name = "rx_data" if up else "tx_data"
+        sock = self.wire.from_clients if up else self.wire.from_lan
+        sent = Counts()
+        tids = self.tids()
+        before, target = self.cpu_ns(), self.count(name) + burst.packets
+        try:
+            for tid in tids:
+                os.sched_setaffinity(tid, {CPU})
+            with ahead():
+                plain.inject(sock.fileno(), burst, sent)
+                for index, tid in enumerate(tids):
+                    os.sched_setaffinity(tid, {self.cpus[index % len(self.cpus)]})
+        finally:
+            for index, tid in enumerate(tids):
+                os.sched_setaffinity(tid, {self.cpus[index % len(self.cpus)]})
+        self.wait(name, target)
+        after = self.cpu_ns()
+        return sent.cpu_ns, [b - a for a, b in zip(before, after, strict=True)]
 
     def wait(self, name: str, target: int) -> None:
         """Until a counter has reached a value, and a little for the thread to come to rest."""
