@@ -1686,10 +1686,12 @@ cdef class Engine:
                 continue
             if code != SEGMENTS_OK:
                 if code == SEGMENTS_TOO_BIG:
-                    self._drop(s, D_TX_TOO_BIG)
+                    self.count[D_TX_TOO_BIG] += g.count
+                    s.r.drops += g.count
                     self._too_big(s, ip, <uint32_t>n - VNET_SIZE)
                 else:
-                    self._drop(s, D_TX_MALFORMED)
+                    self.count[D_TX_MALFORMED] += g.count
+                    s.r.drops += g.count
                 continue
             while True:
                 p = self._slot()

@@ -3,6 +3,11 @@
 
 A packet on the device has a virtio_net_hdr of 10 octets before it (Linux, uapi
 virtio_net.h, fields in host order). IPv6 is segmented, but not coalesced.
+
+Coalescing goes by the rules of Linux's GRO (net/ipv4: af_inet.c, tcp_offload.c,
+udp_offload.c): what the device gets, cut again, is what came, in the same order in each
+flow. A kernel that knows no UDP segmentation (before 6.2) is found out by its first
+refusal, and loses nothing by it.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -28,6 +33,7 @@ cdef enum:
     SEGMENTS_TOO_BIG = -3      # over the MTU and must not be fragmented
     GRO_FLOWS = 16
     GRO_SEGMENTS = 46          # 46 * 1400 < 65536
+    GRO_DATAGRAMS = 8          # flows of UDP: most have no second packet in a batch
 
 cdef packed struct vnet_header:
     uint8_t flags
@@ -43,6 +49,7 @@ cdef struct segmenter:
     uint32_t ip_size           # octets of the IP header
     uint32_t head_size         # IP and TCP or UDP header; for fragments the IP header
     uint32_t step              # payload octets of one segment
+    uint32_t part              # payload octets of one datagram that is sent in fragments
     uint32_t at                # payload octets done
     uint32_t count             # segments there will be
     uint32_t index
@@ -64,14 +71,19 @@ cdef struct flow:
     uint32_t next_seq
     uint32_t segments
     bint closed                # a short or pushed segment was the last
+    bint checked               # UDP: the first one's checksum has been verified
+    uint16_t next_id           # UDP: of the IP header, where DF is not set
     iovec parts[GRO_SEGMENTS + 2]
     uint32_t n_parts
 
 cdef struct writer:
     int fd
     uint32_t used
+    uint32_t used_udp
     flow flows[GRO_FLOWS]
+    flow datagrams[GRO_DATAGRAMS]
     uint32_t turn              # which flow is written out when all are taken
+    bint no_uso                # the kernel refused UDP segmentation
     uint64_t writes
     uint64_t packets           # delivered
     uint64_t octets

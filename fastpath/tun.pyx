@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Segmentation and coalescing for the TUN device: see tun.pxd."""
 
+from libc.errno cimport EINVAL, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -69,6 +70,7 @@ cdef int segments_begin(segmenter *g, uint8_t *data, uint32_t n, uint32_t mtu) n
     g.index = 0
     g.whole = False
     g.fragments = False
+    g.part = 0
     kind = v.gso_type & <uint8_t>~GSO_ECN
     if kind != GSO_NONE:
         if kind == (GSO_TCPV6 if g.six else GSO_TCPV4) and g.protocol == TCP:
@@ -85,13 +87,22 @@ cdef int segments_begin(segmenter *g, uint8_t *data, uint32_t n, uint32_t mtu) n
         if g.head_size > total or g.head_size + 8 > mtu or v.gso_size == 0:
             return SEGMENTS_MALFORMED
         g.step = v.gso_size
-        if g.head_size + g.step > mtu:
-            if g.protocol == UDP:
-                return SEGMENTS_TOO_BIG
-            g.step = mtu - g.head_size
+        if g.step > total - g.head_size:
+            g.step = total - g.head_size
+        if g.step == 0:
+            return SEGMENTS_OK         # headers alone: one packet
         g.count = (total - g.head_size + g.step - 1) // g.step
-        if g.count == 0:
-            g.count = 1
+        if g.head_size + g.step > mtu:
+            if g.protocol == TCP:
+                g.step = mtu - g.head_size
+                g.count = (total - g.head_size + g.step - 1) // g.step
+            elif g.six or be16(ip + 6) & DF:
+                return SEGMENTS_TOO_BIG
+            else:
+                # Datagrams can't be made smaller; each of them goes in fragments.
+                g.part = g.step
+                g.step = (mtu - g.ip_size) & ~<uint32_t>7
+                g.count = _datagram_fragments(g)
         return SEGMENTS_OK
     if v.flags & VNET_NEEDS_CSUM:
         # The kernel left the pseudo header's sum in the field: finish it.
@@ -114,6 +125,54 @@ cdef int segments_begin(segmenter *g, uint8_t *data, uint32_t n, uint32_t mtu) n
     return SEGMENTS_OK
 
 
+cdef uint32_t _datagram_fragments(const segmenter *g) noexcept nogil:
+    """Fragments of all datagrams of a super-packet."""
+    cdef uint32_t data = g.size - g.head_size
+    cdef uint32_t rest = data % g.part
+    cdef uint32_t each = (8 + g.part + g.step - 1) // g.step
+    return data // g.part * each + ((8 + rest + g.step - 1) // g.step if rest else 0)
+
+
+cdef uint32_t _datagram_next(segmenter *g, uint8_t *out) noexcept nogil:
+    """The next fragment of a super-packet's datagrams. g.at counts what UDP carries: eight
+    octets of header before each datagram's data."""
+    cdef uint32_t full = g.part + 8
+    cdef uint32_t number = g.at // full, offset = g.at % full
+    cdef uint32_t data = g.size - g.head_size - number * g.part
+    cdef uint32_t size, part, total
+    cdef uint8_t *source = g.packet + g.head_size + number * g.part
+    cdef uint8_t head[8]
+    if g.index >= g.count:
+        return 0
+    if data > g.part:
+        data = g.part
+    size = data + 8
+    part = size - offset
+    if part > g.step:
+        part = g.step
+    memcpy(out, g.packet, g.ip_size)
+    if offset == 0:
+        memcpy(head, g.packet + g.ip_size, 4)
+        put16(head + 4, size)
+        put16(head + 6, 0)
+        # Data is added in steps of an even length, so the sums of both parts add up.
+        total = checksum(source, data, sum16(head, 8) + pseudo(g.packet, UDP, size))
+        put16(head + 6, total if total else 0xFFFF)
+        memcpy(out + g.ip_size, head, 8)
+        memcpy(out + g.ip_size + 8, source, part - 8)
+    else:
+        memcpy(out + g.ip_size, source + offset - 8, part)
+    total = g.ip_size + part
+    put16(out + 2, total)
+    put16(out + 4, be16(g.packet + 4) + number)
+    put16(out + 6, offset // 8 | (0x2000 if offset + part < size else 0))
+    ip_checksum(out, g.ip_size)
+    # The last datagram may be shorter; nothing comes behind it.
+    g.at += part
+    g.index += 1
+    return total
+
+
 cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
     """Write the next packet to `out`; its size, 0 when there is none left."""
     cdef uint32_t left, part, size, offset
@@ -124,6 +183,8 @@ cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
         g.index = 1
         memcpy(out, g.packet, g.size)
         return g.size
+    if g.part:
+        return _datagram_next(g, out)
     left = g.size - g.head_size - g.at
     if g.index >= g.count:
         return 0
@@ -208,6 +269,7 @@ cdef bint clamp_mss(uint8_t *ip, uint32_t n, uint32_t mtu) noexcept nogil:
 
 cdef void writer_begin(writer *w) noexcept nogil:
     w.used = 0
+    w.used_udp = 0
     w.batch = 0
 
 
@@ -230,26 +292,41 @@ cdef void _put_plain(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept
     owner.rx_bytes += n
 
 
-cdef void _flush(writer *w, flow *f) noexcept nogil:
-    """Write a flow's super-packet."""
-    cdef vnet_header v
+cdef void _super_header(flow *f, vnet_header *v) noexcept nogil:
+    """The first segment's header becomes the super-packet's, if there is more than one."""
     cdef uint8_t *tcp = f.head + 20
-    cdef uint64_t octets = f.total + <uint64_t>(f.segments - 1) * f.head_size
-    memset(&v, 0, sizeof(v))
+    memset(v, 0, sizeof(vnet_header))
     if f.segments > 1:
         v.flags = VNET_NEEDS_CSUM
-        v.gso_type = GSO_TCPV4
         v.hdr_len = <uint16_t>f.head_size
         v.gso_size = <uint16_t>f.mss
         v.csum_start = 20
-        v.csum_offset = 16
         put16(f.head + 2, f.total)
         ip_checksum(f.head, 20)
-        put16(tcp + 16, fold(pseudo(f.head, TCP, f.total - 20)))
+        if f.head[9] == UDP:
+            v.gso_type = GSO_UDP_L4
+            v.csum_offset = 6
+            put16(tcp + 4, f.total - 20)
+            put16(tcp + 6, fold(pseudo(f.head, UDP, f.total - 20)))
+        else:
+            v.gso_type = GSO_TCPV4
+            v.csum_offset = 16
+            put16(tcp + 16, fold(pseudo(f.head, TCP, f.total - 20)))
+
+
+cdef void _flush(writer *w, flow *f) noexcept nogil:
+    """Write a flow's super-packet."""
+    cdef vnet_header v
+    cdef uint64_t octets = f.total + <uint64_t>(f.segments - 1) * f.head_size
+    _super_header(f, &v)
     f.parts[0].iov_base = &v
     f.parts[0].iov_len = VNET_SIZE
     w.writes += 1
     if writev(w.fd, f.parts, <int>f.n_parts) < 0:
+        if f.segments > 1 and f.head[9] == UDP and errno == EINVAL:
+            w.no_uso = True
+            _apart(w, f)
+            return
         w.failed += f.segments
         f.owner.drops += f.segments
     else:
@@ -260,6 +337,104 @@ cdef void _flush(writer *w, flow *f) noexcept nogil:
     f.segments = 0
 
 
+cdef void _apart(writer *w, flow *f) noexcept nogil:
+    """Write the datagrams of a super-packet that the kernel refused one by one. Only the
+    first one's header was changed; the others have theirs before their data."""
+    cdef uint32_t i, n = f.head_size + f.mss, total
+    put16(f.head + 2, n)
+    ip_checksum(f.head, 20)
+    put16(f.head + 24, 8 + f.mss)
+    put16(f.head + 26, 0)
+    total = checksum(f.head + 20, 8 + f.mss, pseudo(f.head, UDP, 8 + f.mss))
+    put16(f.head + 26, total if total else 0xFFFF)
+    _put_plain(w, f.owner, f.head, n)
+    for i in range(2, f.n_parts):
+        _put_plain(w, f.owner, <uint8_t *>f.parts[i].iov_base - f.head_size,
+                   f.head_size + <uint32_t>f.parts[i].iov_len)
+    f.segments = 0
+
+
+cdef void _flush_pair(writer *w, const uint8_t *ip) noexcept nogil:
+    """Write out all held datagrams between two addresses."""
+    cdef uint32_t i
+    for i in range(w.used_udp):
+        if w.datagrams[i].segments and memcmp(w.datagrams[i].head + 12, ip + 12, 8) == 0:
+            _flush(w, &w.datagrams[i])
+
+
+cdef inline bint udp_sum_right(const uint8_t *ip, uint32_t n) noexcept nogil:
+    return checksum(ip + 20, n - 20, pseudo(ip, UDP, n - 20)) == 0
+
+
+cdef void _put_udp(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
+    """A datagram, ip[0] is 0x45. Of one flow, equal sizes are held; a shorter one ends it."""
+    cdef uint8_t *udp = ip + 20
+    cdef flow *f = NULL
+    cdef uint32_t i, payload = n - 28
+    cdef bint df
+    if w.no_uso:
+        _put_plain(w, owner, ip, n)
+        return
+    if n < 28 or be16(ip + 6) & MF_AND_OFFSET:
+        # A fragment has no ports to compare, or is part of what has: after what is held.
+        _flush_pair(w, ip)
+        _put_plain(w, owner, ip, n)
+        return
+    for i in range(w.used_udp):
+        if w.datagrams[i].segments and memcmp(w.datagrams[i].head + 12, ip + 12, 12) == 0:
+            f = &w.datagrams[i]
+            break
+    # Without a checksum there is none to be made again when it is cut.
+    if payload == 0 or be16(udp + 6) == 0 or be16(udp + 4) != n - 20:
+        if f != NULL:
+            _flush(w, f)
+        _put_plain(w, owner, ip, n)
+        return
+    df = (be16(ip + 6) & DF) != 0
+    if f != NULL:
+        # The checksums are verified when there is something to put together: most packets
+        # stay alone, and what is written alone keeps the checksum that it came with.
+        if (not f.closed and f.segments < GRO_SEGMENTS and payload <= f.mss
+                and f.total + payload <= 65535 and f.head[1] == ip[1] and f.head[8] == ip[8]
+                and be16(f.head + 6) == be16(ip + 6) and (df or be16(ip + 4) == f.next_id)
+                and (f.checked or udp_sum_right(f.head, f.total)) and udp_sum_right(ip, n)):
+            f.checked = True
+            f.parts[f.n_parts].iov_base = ip + 28
+            f.parts[f.n_parts].iov_len = payload
+            f.n_parts += 1
+            f.segments += 1
+            f.total += payload
+            f.next_id += 1
+            f.closed = payload < f.mss
+            return
+        _flush(w, f)
+    else:
+        for i in range(w.used_udp):
+            if not w.datagrams[i].segments:
+                f = &w.datagrams[i]
+                break
+        if f == NULL:
+            if w.used_udp < GRO_DATAGRAMS:
+                f = &w.datagrams[w.used_udp]
+                w.used_udp += 1
+            else:
+                f = &w.datagrams[w.turn % GRO_DATAGRAMS]
+                w.turn += 1
+                _flush(w, f)
+    f.owner = owner
+    f.head = ip
+    f.head_size = 28
+    f.total = n
+    f.mss = payload
+    f.next_id = <uint16_t>(be16(ip + 4) + 1)
+    f.segments = 1
+    f.closed = False
+    f.checked = False
+    f.parts[1].iov_base = ip
+    f.parts[1].iov_len = n
+    f.n_parts = 2
+
+
 cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
     """Take one valid IP packet of n octets; it must stay in place until writer_end."""
     cdef flow *f
@@ -268,6 +443,9 @@ cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept
     cdef uint32_t head = 0, payload = 0, i
     cdef bint fits
     w.batch += 1
+    if ip[0] == 0x45 and ip[9] == UDP:
+        _put_udp(w, owner, ip, n)
+        return
     if ip[0] != 0x45 or ip[9] != TCP or be16(ip + 6) & MF_AND_OFFSET or n < 40:
         _put_plain(w, owner, ip, n)
         return
@@ -338,7 +516,11 @@ cdef void writer_end(writer *w) noexcept nogil:
     for i in range(w.used):
         if w.flows[i].segments:
             _flush(w, &w.flows[i])
+    for i in range(w.used_udp):
+        if w.datagrams[i].segments:
+            _flush(w, &w.datagrams[i])
     w.used = 0
+    w.used_udp = 0
 
 
 # -- entries for tests
@@ -373,10 +555,14 @@ def segment(bytes packet not None, uint32_t mtu, *, int flags=0, int gso_type=0,
         packets.append(<bytes>out[:n])
 
 
-def coalesce(list packets not None, int fd):
-    """Write IPv4 packets as the data thread would; (writes, packets, octets, failed)."""
+def coalesce(list packets not None, int fd, *, bint refused=False):
+    """Write IPv4 packets as the data thread would; (writes, packets, octets, failed).
+
+    `refused`: as after a kernel's word that it knows no UDP segmentation."""
     cdef writer w
     cdef record owner
+    cdef vnet_header v
+    cdef uint32_t i
     cdef uint8_t[::1] view
     memset(&w, 0, sizeof(w))
     memset(&owner, 0, sizeof(owner))
@@ -388,6 +574,10 @@ def coalesce(list packets not None, int fd):
             raise ValueError("no IPv4 packet")
         view = buffer
         writer_put(&w, &owner, &view[0], <uint32_t>len(buffer))
+    for i in range(w.used_udp if refused else 0):
+        if w.datagrams[i].segments > 1:
+            _super_header(&w.datagrams[i], &v)
+            _apart(&w, &w.datagrams[i])
     writer_end(&w)
     return w.writes, w.packets, w.octets, w.failed
 

@@ -111,6 +111,46 @@ def test_gre_round_trip(call_id: int, seq: int, ack: int | None, payload: bytes)
     assert gre.parse(packet) == (call_id, seq, ack, len(packet) - len(payload), len(payload))
 
 
+def datagram(
+    data: bytes,
+    *,
+    flow: int = 0,
+    may_not: bool = True,
+    number: int = 7,
+    bare: bool = False,
+    ttl: int = 64,
+    flip: int = 0,
+) -> bytes:
+    """UDP in IPv4. `may_not` be fragmented; `bare`: no checksum; `flip`: this bit of it is."""
+    head = struct.pack(">HHHH", 1000 + flow, 2000, 8 + len(data), 0)
+    pseudo = struct.pack(">IIBBH", A, B, 0, 17, 8 + len(data))
+    total = 0 if bare else ip_sum(pseudo + head + data) or 0xFFFF
+    segment = head[:6] + struct.pack(">H", total ^ flip) + data
+    packet = ipv4(A, B, segment, 17, may_not)
+    packet = packet[:4] + struct.pack(">H", number & 0xFFFF) + packet[6:8] + bytes([ttl, 17, 0, 0])
+    packet += struct.pack(">II", A, B)
+    return packet[:10] + struct.pack(">H", ip_sum(packet)) + packet[12:] + segment
+
+
+def reassembled(parts: list[bytes]) -> list[bytes]:
+    """IPv4 packets made whole again; all fragments are there, in any order."""
+    found: dict[bytes, dict[int, bytes]] = {}
+    for p in parts:
+        found.setdefault(p[4:6], {})[struct.unpack(">H", p[6:8])[0] & 0x1FFF] = p
+    packets = []
+    for pieces in found.values():
+        body = b""
+        for at in sorted(pieces):
+            assert at * 8 == len(body)
+            body += pieces[at][20:]
+        last = pieces[max(pieces)]
+        assert not last[6] & 0x20 and all(p[6] & 0x20 for p in pieces.values() if p is not last)
+        head = pieces[0][:2] + struct.pack(">H", 20 + len(body)) + pieces[0][4:6] + b"\0\0"
+        head += pieces[0][8:10] + b"\0\0" + pieces[0][12:20]
+        packets.append(head[:10] + struct.pack(">H", ip_sum(head)) + head[12:] + body)
+    return packets
+
+
 def whole(packet: bytes) -> bool:
     """IP and TCP checksums are right."""
     source, target = struct.unpack(">II", packet[12:20])
@@ -139,6 +179,25 @@ def test_udp_segments() -> None:
     assert [len(p) for p in parts] == [1028, 1028, 528]
     assert b"".join(p[28:] for p in parts) == data
     assert all(whole(p) for p in parts)
+
+
+@given(st.binary(max_size=9000), st.integers(68, 1500), st.integers(1, 1500), st.booleans())
+def test_datagrams_over_the_mtu_go_in_fragments(
+    data: bytes, mtu: int, gso: int, may_not: bool
+) -> None:
+    """A super-packet's datagrams are as large as they were sent: none becomes two."""
+    packet = datagram(data, may_not=may_not, number=65530)
+    if min(gso, len(data)) + 28 > mtu and may_not:
+        with pytest.raises(ValueError, match="too big"):
+            tun.segment(packet, mtu, flags=1, gso_type=5, gso_size=gso)
+        return
+    parts = tun.segment(packet, mtu, flags=1, gso_type=5, gso_size=gso)
+    assert all(len(p) <= mtu and ip_sum(p[:20]) == 0 for p in parts)
+    got = reassembled(parts)
+    assert all(whole(p) for p in got)
+    assert [p[28:] for p in got] == [data[at : at + gso] for at in range(0, len(data) or 1, gso)]
+    numbers = [struct.unpack(">H", p[4:6])[0] for p in got]
+    assert numbers == [(65530 + i) & 0xFFFF for i in range(len(got))]
 
 
 def test_partial_checksum_is_finished() -> None:
@@ -176,13 +235,15 @@ def test_any_packet_from_the_tun(
         assert all(len(p) <= mtu for p in parts)
 
 
-def write(packets: list[bytes]) -> list[bytes]:
+def write(packets: list[bytes], writes: int = 0, refused: bool = False) -> list[bytes]:
     """What the device gets, super-packets cut again by the segmenter under test above."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
         theirs.setblocking(False)
         ours.setblocking(False)
-        tun.coalesce(packets, ours.fileno())
+        done = tun.coalesce(packets, ours.fileno(), refused=refused)
+        assert done[1:] == (len(packets), sum(map(len, packets)), 0)
+        assert not writes or done[0] == writes
         found: list[bytes] = []
         while True:
             try:
@@ -239,3 +300,96 @@ def test_mss_any_options(options: bytes, mtu: int) -> None:
     clamped = tun.clamp(packet, mtu)
     assert len(clamped) == len(packet)
     assert whole(clamped)
+
+
+# -- coalescing of UDP: the rules of net/ipv4/udp_offload.c and af_inet.c
+
+
+def run_of(count: int, size: int = 200, **options: int | bool) -> list[bytes]:
+    return [
+        datagram(bytes([i]) * size, number=7 + i, **options)  # type: ignore[arg-type]
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("may_not", [True, False])
+def test_datagrams_of_one_size_become_one_write(may_not: bool) -> None:
+    packets = run_of(20, may_not=may_not)
+    assert write(packets, writes=1) == packets
+
+
+def test_a_shorter_datagram_ends_a_run_and_a_longer_one_begins_another() -> None:
+    short = [*run_of(5), datagram(b"short", number=12), *run_of(3)]
+    assert write(short, writes=2) == [*short[:6], *short[6:]]
+    longer = [*run_of(5), *run_of(3, 300)]
+    assert write(longer, writes=2) == longer
+
+
+def test_runs_are_bounded() -> None:
+    packets = run_of(100)
+    assert write(packets, writes=3) == packets  # 46, 46, 8
+    packets = run_of(60, 1400)
+    assert write(packets, writes=2) == packets
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"bare": True},  # nothing to verify, nothing to be made again
+        {"ttl": 63},
+        {"flip": 1},  # what is broken stays broken
+        {"may_not": False},
+    ],
+)
+def test_what_is_not_put_together(odd: dict[str, int | bool]) -> None:
+    middle = datagram(b"\x03" * 200, number=10, **odd)  # type: ignore[arg-type]
+    packets = [*run_of(3), middle, *run_of(3)]
+    assert write(packets, writes=3) == packets
+    assert write([middle, *run_of(3)], writes=2) == [middle, *run_of(3)]
+
+
+def test_identifications_that_jump_are_kept_where_fragments_may_come() -> None:
+    packets = [datagram(b"x" * 50, may_not=False, number=n) for n in (1, 2, 2, 9, 10)]
+    assert write(packets, writes=3) == packets
+
+
+def test_a_fragment_does_not_overtake() -> None:
+    large = datagram(b"y" * 400, may_not=False, number=99)
+    pieces = tun.segment(large, 300)
+    packets = [*run_of(3), *pieces, *run_of(2)]
+    assert write(packets, writes=4) == packets
+
+
+def test_a_kernel_without_udp_segmentation_gets_them_apart() -> None:
+    packets = [*run_of(9), datagram(b"last", number=16)]
+    assert write(packets, writes=10, refused=True) == packets
+    odd = [datagram(b"z" * 33, number=n) for n in range(3)]  # an odd length
+    assert write(odd, writes=3, refused=True) == odd
+
+
+datagrams = st.builds(
+    lambda flow, size, odd: (flow, size, odd),
+    st.integers(0, 11),
+    st.sampled_from([0, 1, 100, 100, 100, 100, 37, 1400]),
+    st.sampled_from([{}, {}, {}, {}, {"bare": True}, {"flip": 4}, {"may_not": False}, {"ttl": 9}]),
+)
+
+
+@given(st.lists(datagrams, max_size=60), st.booleans())
+def test_coalescing_of_udp_changes_nothing(
+    steps: list[tuple[int, int, dict[str, int | bool]]], refused: bool
+) -> None:
+    sent: dict[int, list[bytes]] = {}
+    packets = []
+    for i, (flow, size, odd) in enumerate(steps):
+        packet = datagram(bytes([i]) * size, flow=flow, number=i, **odd)  # type: ignore[arg-type]
+        packets.append(packet)
+        sent.setdefault(1000 + flow, []).append(packet)
+
+    def plain(p: bytes) -> bytes:  # with DF an identification says nothing (RFC 6864)
+        return p[:4] + p[6:10] + p[12:] if p[6] & 0x40 else p
+
+    got = write(packets, refused=refused)
+    for port, wanted in sent.items():
+        of_flow = [p for p in got if struct.unpack(">H", p[20:22])[0] == port]
+        assert [plain(p) for p in of_flow] == [plain(p) for p in wanted]
