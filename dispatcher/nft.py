@@ -16,12 +16,16 @@ PACKAGE: Final = "libnftables1"
 
 # Fragments go on to the kernel's reassembly: had we taken the first alone, the others
 # would wait there for it. The drop-all raw socket ends the whole packet instead.
+# With br_netfilter (Docker loads it) a bridge shows its ports' packets to prerouting before
+# our packet sockets get them: what comes in by a bridge is dropped a step later.
 RULES: Final = """
 add table ip {name} {{ flags owner; }}
 add chain ip {name} gre {{ type filter hook prerouting priority -300; policy accept; }}
-add rule ip {name} gre ip protocol 47 ip frag-off & 0x3fff == 0 \
-@th,0,32 & 0x0007ffff == 0x0001880b {local}drop
+add rule ip {name} gre {match} meta iifkind != "bridge" {local}drop
+add chain ip {name} bridged {{ type filter hook input priority -300; policy accept; }}
+add rule ip {name} bridged {match} {local}drop
 """
+MATCH: Final = "ip protocol 47 ip frag-off & 0x3fff == 0 @th,0,32 & 0x0007ffff == 0x0001880b"
 
 
 class NftError(Exception):
@@ -55,7 +59,7 @@ def served(name: str, address: str = "") -> str:
     `address`: the only one served; "" for all of this host.
     """
     local = f"ip daddr {address} " if address else "fib daddr type local "
-    return RULES.format(name=name, local=local)
+    return RULES.format(name=name, match=MATCH, local=local)
 
 
 class Table:

@@ -315,6 +315,7 @@ cdef class Engine:
     cdef uint32_t batch, depth, ack_every
     cdef uint64_t hold_ns, ack_ns
     cdef bint mss_clamp
+    cdef bint unproven         # IP headers come past the kernel's own look at them
     cdef bint stopping
     cdef ring ops, events_ring
     cdef tables t
@@ -384,6 +385,7 @@ cdef class Engine:
         self.hold_ns = reorder_timeout_ms * MS
         self.ack_ns = ack_delay_ms * MS
         self.mss_clamp = mss_clamp
+        self.unproven = packet_mode
         self._skip = frozenset(skip_sids)
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -954,7 +956,8 @@ cdef class Engine:
             return
         ip_size = (p[0] & 15) * 4
         total = be16(p + 2)
-        if ip_size < 20 or total > n or total < ip_size + 8:
+        if (ip_size < 20 or total > n or total < ip_size + 8
+                or (self.unproven and checksum(p, ip_size, 0) != 0)):
             self.count[D_RX_MALFORMED] += 1
             return
         at = gre_parse(p + ip_size, total - ip_size, &h)
