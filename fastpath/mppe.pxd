@@ -9,7 +9,8 @@ cdef enum:
     MPPE_C = 0x2000            # MPPC compressed
     MPPE_D = 0x1000            # encrypted
     MPPE_COUNT = 0x0FFF
-    LANES = 6
+    LANES = 6                  # streams, or chains, in step
+    ORDERED = 256              # jobs put in order of size at a time
 
 cdef struct rc4_state:
     uint8_t s[256]
@@ -32,6 +33,7 @@ cdef struct key_chain:
     uint8_t *key               # changed in place
     uint32_t bits
     int32_t first, last        # jobs in order
+    uint32_t changes           # that the jobs need, together
 
 cdef uint32_t key_size(uint32_t bits) noexcept nogil
 cdef void first_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil

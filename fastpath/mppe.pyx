@@ -1,13 +1,20 @@
 # cython: language_level=3
 """MPPE: RC4, SHA-1 and the key changes of RFC 3078 section 7, for batches of packets.
 
-The packets of a batch are independent RC4 streams; six at a time keep the core's load and
-store units busy while one stream alone waits for its own table. (2 cores of Zen 4, 1400
-octets: one stream 1900 ns, two in C 1400, six 950; OpenSSL's assembler 1500.) The slow, obvious
-twin is workers/ppp/mppe_twin.py.
+The packets of a batch are independent RC4 streams, and so are the key changes of different
+sessions; six at a time keep the core busy while one alone waits for its own table. ns on a
+Zen 4, and OpenSSL's assembler beside them:
+
+    per stream             alone   in six   OpenSSL
+    payload, 1400 octets    1370      745      1510
+    key schedule             290      130       550
+    SHA-1 of a change         70       35        55
+
+The kernels are chosen at start by what the CPU has; those in C serve every other. The slow,
+obvious twin is workers/ppp/mppe_twin.py.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastpath.wire cimport be32, put32
@@ -15,22 +22,30 @@ from fastpath.wire cimport be32, put32
 cdef extern from "sha1_ni.h" nogil:
     int sha1_ni_usable()
     void sha1_ni_blocks(uint32_t *state, const uint8_t *data, unsigned blocks)
+    void sha1_ni_one(const uint8_t **starts, const uint8_t **keys, uint8_t *out)
+    void sha1_ni_three(const uint8_t **starts, const uint8_t **keys, uint8_t *out)
+
+ctypedef void (*lanes_function)(void *tables, uint8_t *streams, uint32_t blocks,
+                                uint32_t x) noexcept nogil
+ctypedef void (*keys_function)(void *tables, const uint8_t *keys,
+                               const uint8_t *identity) noexcept nogil
 
 cdef extern from "rc4_lanes.h" nogil:
     enum:
         RC4_STREAM
+        RC4_BLOCKS
     int rc4_lanes_usable()
-    void rc4_six(void *tables, uint8_t *streams, uint64_t n)
-    void rc4_four(void *tables, uint8_t *streams, uint64_t n)
+    lanes_function[7] rc4_lanes
+    keys_function[7] rc4_keys
+    void rc4_keys_portable(void *tables, const uint8_t *keys, const uint8_t *identity)
     void rc4_two(void *tables, uint8_t *p, uint8_t *q, uint32_t n)
-    void rc4_key_three(void *tables, const uint8_t *k0, uint32_t m0, const uint8_t *k1,
-                       uint32_t m1, const uint8_t *k2, uint32_t m2, const uint8_t *identity)
     void xor_stream(uint8_t *data, const uint8_t *stream, uint32_t n)
 
 ctypedef void (*sha1_function)(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil
 
 cdef sha1_function sha1_blocks = sha1_portable
-cdef bint six_lanes = rc4_lanes_usable()
+cdef bint by_sha_ni = False
+cdef bint by_lanes = False
 
 
 cdef inline uint32_t rol(uint32_t v, int n) noexcept nogil:
@@ -130,36 +145,101 @@ cdef void first_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept 
     memcpy(key, fresh, size)
 
 
+cdef void wide_key(uint8_t *wide, const uint8_t *key, uint32_t size) noexcept nogil:
+    """A key of 8 octets twice: RC4 repeats keys anyway, and the kernels know one length."""
+    memcpy(wide, key, size)
+    if size == 8:
+        memcpy(wide + 8, key, 8)
+
+
+cdef void sha_keys(key_chain **chains, uint32_t n, uint8_t *keys) noexcept nogil:
+    """GetNewKeyFromSHA of n chains (at most LANES), 16 octets each."""
+    cdef const uint8_t *starts[3]
+    cdef const uint8_t *olds[3]
+    cdef uint8_t fresh[48]
+    cdef uint32_t at[3]
+    cdef uint32_t i, k, wide = 0
+    for i in range(n):
+        if not by_sha_ni or chains[i].bits != 128:
+            k = key_size(chains[i].bits)
+            sha_key(chains[i].start, chains[i].key, k, fresh)
+            wide_key(keys + 16 * i, fresh, k)
+            continue
+        starts[wide] = chains[i].start
+        olds[wide] = chains[i].key
+        at[wide] = i
+        wide += 1
+        if wide == 3:
+            sha1_ni_three(starts, olds, fresh)
+            for k in range(3):
+                memcpy(keys + 16 * at[k], fresh + 16 * k, 16)
+            wide = 0
+    if wide == 1:
+        sha1_ni_one(starts, olds, keys + 16 * at[0])
+    elif wide == 2:
+        starts[2] = starts[1]
+        olds[2] = olds[1]
+        sha1_ni_three(starts, olds, fresh)
+        for k in range(2):
+            memcpy(keys + 16 * at[k], fresh + 16 * k, 16)
+
+
+cdef void key_schedules(rc4_state *r, const uint8_t *keys, uint32_t n) noexcept nogil:
+    """Key schedules of n tables (at most LANES) in step; keys of 16 octets."""
+    cdef uint32_t i = 0
+    if by_lanes:
+        rc4_keys[n](r, keys, IDENTITY)
+        return
+    while i + 3 <= n:
+        rc4_keys_portable(&r[i], keys + 16 * i, IDENTITY)
+        i += 3
+    while i < n:
+        rc4_key(&r[i], keys + 16 * i, 16)
+        i += 1
+
+
+cdef void next_keys(key_chain **chains, uint32_t n) noexcept nogil:
+    """One change (RFC 3078 section 7.3) of n chains (at most LANES): each SHA-1 key,
+    encrypted by itself, takes the old key's place."""
+    cdef uint8_t keys[LANES * 16]
+    cdef uint8_t streams[LANES * RC4_STREAM]
+    cdef rc4_state r[LANES]
+    cdef uint8_t *key
+    cdef uint32_t i
+    sha_keys(chains, n, keys)
+    key_schedules(r, keys, n)
+    if by_lanes:
+        rc4_lanes[n](r, streams, 1, 0)
+    for i in range(n):
+        key = keys + 16 * i
+        if by_lanes:
+            rc4_sixteen(&r[i], streams + i * RC4_STREAM + 1, key)
+        else:
+            rc4_run(&r[i], key, 16)
+        salt(chains[i].bits, key)
+        memcpy(chains[i].key, key, key_size(chains[i].bits))
+
+
+cdef inline void rc4_sixteen(const rc4_state *r, uint8_t *stream, uint8_t *key) noexcept nogil:
+    """Encrypt a key after a first block, which has its stream but for the last octet."""
+    cdef uint8_t t = r.s[16]
+    cdef uint8_t y = <uint8_t>(r.y + t)
+    cdef uint8_t u = r.s[y]
+    cdef uint8_t at = <uint8_t>(t + u)
+    # The table is not needed again: the swap is made only in mind.
+    stream[15] = u if at == 16 else t if at == y else r.s[at]
+    xor_stream(key, stream, 16)
+
+
 cdef void next_key(const uint8_t *start, uint32_t bits, uint8_t *key) noexcept nogil:
-    """One change (RFC 3078 section 7.3): the SHA-1 key encrypted by itself, in place."""
-    cdef uint32_t size = key_size(bits)
-    cdef uint8_t fresh[16]
-    cdef rc4_state r
-    sha_key(start, key, size, fresh)
-    rc4_key(&r, fresh, size)
-    rc4_run(&r, fresh, size)
-    salt(bits, fresh)
-    memcpy(key, fresh, size)
-
-
-cdef void next_keys_three(key_chain *a, key_chain *b, key_chain *c) noexcept nogil:
-    """One change of each of three chains, their key schedules in step."""
-    cdef key_chain *chains[3]
-    cdef uint8_t fresh[3][16]
-    cdef rc4_state r[3]
-    cdef uint32_t size[3]
-    cdef int i
-    chains[0] = a
-    chains[1] = b
-    chains[2] = c
-    for i in range(3):
-        size[i] = key_size(chains[i].bits)
-        sha_key(chains[i].start, chains[i].key, size[i], fresh[i])
-    rc4_key_three(r, fresh[0], size[0] - 1, fresh[1], size[1] - 1, fresh[2], size[2] - 1, IDENTITY)
-    for i in range(3):
-        rc4_run(&r[i], fresh[i], size[i])
-        salt(chains[i].bits, fresh[i])
-        memcpy(chains[i].key, fresh[i], size[i])
+    """One change of one key, in place."""
+    cdef key_chain chain
+    cdef key_chain *chains[1]
+    chain.start = start
+    chain.key = key
+    chain.bits = bits
+    chains[0] = &chain
+    next_keys(chains, 1)
 
 
 cdef void chain_add(key_chain *c, crypt_job *jobs, int32_t job, uint32_t changes) noexcept nogil:
@@ -168,9 +248,11 @@ cdef void chain_add(key_chain *c, crypt_job *jobs, int32_t job, uint32_t changes
     jobs[job].next = -1
     if c.first < 0:
         c.first = job
+        c.changes = 0
     else:
         jobs[c.last].next = job
     c.last = job
+    c.changes += changes
 
 
 cdef bint chain_step(key_chain *c, crypt_job *jobs) noexcept nogil:
@@ -183,18 +265,36 @@ cdef bint chain_step(key_chain *c, crypt_job *jobs) noexcept nogil:
     return c.first >= 0
 
 
+cdef void long_chains_first(key_chain *chains, uint32_t n) noexcept nogil:
+    """The LANES longest to the front: a long chain begun last would run on alone."""
+    cdef key_chain other
+    cdef uint32_t i, k, longest
+    for i in range(LANES):
+        longest = i
+        for k in range(i + 1, n):
+            if chains[k].changes > chains[longest].changes:
+                longest = k
+        if longest != i:
+            other = chains[i]
+            chains[i] = chains[longest]
+            chains[longest] = other
+
+
 cdef void run_chains(key_chain *chains, uint32_t n, crypt_job *jobs) noexcept nogil:
-    """Fill in the keys of all jobs: a chain is serial, but three chains go in step."""
-    cdef key_chain *lane[3]
+    """Fill in the keys of all jobs: a chain is serial, but LANES chains go in step. The
+    chains' order is lost."""
+    cdef key_chain *lane[LANES]
     cdef uint32_t taken = 0, lanes = 0, i
+    if n > LANES:
+        long_chains_first(chains, n)
     while True:
-        while lanes < 3 and taken < n:
+        while lanes < LANES and taken < n:
             lane[lanes] = &chains[taken]
             lanes += 1
             taken += 1
-        if lanes < 3:
+        if lanes == 0:
             break
-        next_keys_three(lane[0], lane[1], lane[2])
+        next_keys(lane, lanes)
         i = 0
         while i < lanes:
             if chain_step(lane[i], jobs):
@@ -202,11 +302,6 @@ cdef void run_chains(key_chain *chains, uint32_t n, crypt_job *jobs) noexcept no
             else:
                 lanes -= 1
                 lane[i] = lane[lanes]
-    for i in range(lanes):
-        while True:
-            next_key(lane[i].start, lane[i].bits, lane[i].key)
-            if not chain_step(lane[i], jobs):
-                break
 
 
 cdef uint8_t[256] IDENTITY
@@ -216,6 +311,7 @@ for _i in range(256):
 
 
 cdef void rc4_key(rc4_state *r, const uint8_t *key, uint32_t size) noexcept nogil:
+    """The key schedule of one stream."""
     cdef uint8_t *s = r.s
     cdef uint32_t i
     cdef uint32_t mask = size - 1          # sizes are powers of two
@@ -232,6 +328,27 @@ cdef void rc4_key(rc4_state *r, const uint8_t *key, uint32_t size) noexcept nogi
 
 cdef void rc4_run(rc4_state *r, uint8_t *data, uint32_t n) noexcept nogil:
     """Encrypt or decrypt in place."""
+    cdef uint8_t streams[RC4_STREAM]
+    cdef uint32_t lead, blocks
+    if by_lanes and n >= 64:
+        lead = 15 - r.x % 16             # to where a block begins
+        rc4_steps(r, data, lead)
+        data += lead
+        n -= lead
+        while n >= 16:
+            blocks = n / 16
+            if blocks > RC4_BLOCKS:
+                blocks = RC4_BLOCKS
+            rc4_lanes[1](r, streams, blocks, r.x)
+            r.x = <uint8_t>(r.x + 16 * blocks)
+            xor_stream(data, streams, 16 * blocks)
+            data += 16 * blocks
+            n -= 16 * blocks
+    rc4_steps(r, data, n)
+
+
+cdef void rc4_steps(rc4_state *r, uint8_t *data, uint32_t n) noexcept nogil:
+    """The same, octet by octet."""
     cdef uint8_t *s = r.s
     cdef uint8_t x = r.x, y = r.y, t, u
     cdef uint32_t i
@@ -265,80 +382,120 @@ cdef uint32_t crypt_streams(crypt_job *jobs, uint32_t n) noexcept nogil:
 cdef void crypt(crypt_job *jobs, uint32_t n) noexcept nogil:
     """Encrypt or decrypt n packets in place: stateless ones each with a key of its own,
     stateful ones each with its session's stream. The array's order is lost."""
-    cdef rc4_state r[LANES]
-    cdef uint8_t streams[LANES * RC4_STREAM]
-    cdef uint32_t at = 0, lanes, least, i
+    cdef uint16_t order[ORDERED]
+    cdef crypt_job *group[LANES]
+    cdef uint32_t at = 0, some, lanes, i, done
     n = crypt_streams(jobs, n)
-    while six_lanes and n - at >= 3:
-        # Three left over go as four: the fourth stream is thrown away.
-        lanes = 6 if n - at >= 6 else 4
-        rc4_key_three(&r[0], jobs[at].key, jobs[at].key_size - 1,
-                      jobs[at + 1].key, jobs[at + 1].key_size - 1,
-                      jobs[at + 2].key, jobs[at + 2].key_size - 1, IDENTITY)
-        if lanes == 6:
-            rc4_key_three(&r[3], jobs[at + 3].key, jobs[at + 3].key_size - 1,
-                          jobs[at + 4].key, jobs[at + 4].key_size - 1,
-                          jobs[at + 5].key, jobs[at + 5].key_size - 1, IDENTITY)
-        elif n - at > 3:
-            rc4_key(&r[3], jobs[at + 3].key, jobs[at + 3].key_size)
-        else:
-            memcpy(&r[3], &r[2], sizeof(rc4_state))
-        if lanes > n - at:
-            lanes = n - at
-        least = least_size(jobs + at, lanes)
-        if least > RC4_STREAM:
-            least = RC4_STREAM
-        if least and lanes == 6:
-            rc4_six(r, streams, least)
-        elif least:
-            rc4_four(r, streams, least)
-        for i in range(lanes):
-            xor_stream(jobs[at + i].data, streams + i * RC4_STREAM, least)
-            rc4_run(&r[i], jobs[at + i].data + least, jobs[at + i].size - least)
-        at += lanes
-    while at + 2 <= n:
-        rc4_key(&r[0], jobs[at].key, jobs[at].key_size)
-        rc4_key(&r[1], jobs[at + 1].key, jobs[at + 1].key_size)
-        least = least_size(jobs + at, 2) & ~<uint32_t>7
-        rc4_two(r, jobs[at].data, jobs[at + 1].data, least)
-        for i in range(2):
-            rc4_run(&r[i], jobs[at + i].data + least, jobs[at + i].size - least)
-        at += 2
-    if at < n:
-        rc4_key(&r[0], jobs[at].key, jobs[at].key_size)
-        rc4_run(&r[0], jobs[at].data, jobs[at].size)
+    while at < n:
+        some = min_of(n - at, ORDERED)
+        by_size(jobs + at, some, order)
+        done = 0
+        while done < some:
+            lanes = min_of(some - done, LANES if by_lanes else 2)
+            for i in range(lanes):
+                group[i] = &jobs[at + order[done + i]]
+            if by_lanes:
+                crypt_lanes(group, lanes)
+            else:
+                crypt_pair(group, lanes)
+            done += lanes
+        at += some
 
 
-cdef uint32_t least_size(const crypt_job *jobs, uint32_t n) noexcept nogil:
-    cdef uint32_t least = jobs[0].size, i
-    for i in range(1, n):
-        if jobs[i].size < least:
-            least = jobs[i].size
-    return least
+cdef inline uint32_t min_of(uint32_t a, uint32_t b) noexcept nogil:
+    return a if a < b else b
+
+
+cdef void by_size(const crypt_job *jobs, uint32_t n, uint16_t *order) noexcept nogil:
+    """Order of n jobs (at most ORDERED), long ones first: streams in step should end
+    together. Sizes in one block of 16 octets, or beyond 4 KiB, count as equal."""
+    cdef uint16_t place[256]
+    cdef uint32_t i, bucket, sum = 0, count
+    memset(place, 0, sizeof(place))
+    for i in range(n):
+        place[255 - min_of(jobs[i].size >> 4, 255)] += 1
+    for bucket in range(256):
+        count = place[bucket]
+        place[bucket] = <uint16_t>sum
+        sum += count
+    for i in range(n):
+        bucket = 255 - min_of(jobs[i].size >> 4, 255)
+        order[place[bucket]] = <uint16_t>i
+        place[bucket] += 1
+
+
+cdef void crypt_lanes(crypt_job **jobs, uint32_t n) noexcept nogil:
+    """At most LANES jobs in step, long ones first: where one ends the others go on, in fewer
+    lanes. (A stream alone is twice as dear an octet as one of six, six are dearer than one:
+    to carry an ended one along would never pay.)"""
+    cdef rc4_state r[LANES]
+    cdef uint8_t keys[LANES * 16]
+    cdef uint8_t streams[LANES * RC4_STREAM]
+    cdef crypt_job *job
+    cdef uint32_t done = 0, blocks, made, first, i, k
+    for i in range(n):
+        job = jobs[i]
+        k = i
+        while k and jobs[k - 1].size < job.size:
+            jobs[k] = jobs[k - 1]
+            k -= 1
+        jobs[k] = job
+    for i in range(n):
+        wide_key(keys + 16 * i, jobs[i].key, jobs[i].key_size)
+    key_schedules(r, keys, n)
+    while n:
+        if jobs[n - 1].size <= done:
+            n -= 1
+            continue
+        # Blocks end before the octets 15, 31 ...: the first lacks one.
+        first = 0 if done else 1
+        blocks = min_of((jobs[n - 1].size - done + first + 15) / 16, RC4_BLOCKS)
+        rc4_lanes[n](r, streams, blocks, done & 0xFF)
+        made = 16 * blocks - first
+        for i in range(n):
+            xor_stream(jobs[i].data + done, streams + i * RC4_STREAM + first,
+                       min_of(made, jobs[i].size - done))
+        done += made
+
+
+cdef void crypt_pair(crypt_job **jobs, uint32_t n) noexcept nogil:
+    """One job or two, by C alone."""
+    cdef rc4_state r[2]
+    cdef uint32_t least = 0, i
+    for i in range(n):
+        rc4_key(&r[i], jobs[i].key, jobs[i].key_size)
+    if n == 2:
+        least = min_of(jobs[0].size, jobs[1].size) & ~<uint32_t>7
+        rc4_two(r, jobs[0].data, jobs[1].data, least)
+    for i in range(n):
+        rc4_run(&r[i], jobs[i].data + least, jobs[i].size - least)
 
 
 if sha1_ni_usable():
     sha1_blocks = sha1_by_instruction
+    by_sha_ni = True
+by_lanes = rc4_lanes_usable()
 
 
 # -- entries for tests, benchmarks and `show version`
 
 
 def kernels():
-    """The kernels in use: SHA-1 "sha-ni" or "portable", RC4 "six" or "two" streams in step."""
-    return {"sha1": "sha-ni" if sha1_blocks == sha1_by_instruction else "portable",
-            "rc4": "six" if six_lanes else "two"}
+    """The kernels in use: SHA-1 "sha-ni" or "portable", RC4 "sse4.1" or "portable"."""
+    return {"sha1": "sha-ni" if by_sha_ni else "portable",
+            "rc4": "sse4.1" if by_lanes else "portable"}
 
 
 def use_kernels(*, str sha1, str rc4):
-    """Force kernels, for tests; ValueError if this CPU lacks one."""
-    global sha1_blocks, six_lanes
+    """Force kernels; ValueError if this CPU lacks one. Before a data thread runs."""
+    global sha1_blocks, by_sha_ni, by_lanes
     if sha1 not in ("portable", "sha-ni") or (sha1 == "sha-ni" and not sha1_ni_usable()):
         raise ValueError(f"no SHA-1 kernel {sha1!r} on this CPU")
-    if rc4 not in ("two", "six") or (rc4 == "six" and not rc4_lanes_usable()):
+    if rc4 not in ("portable", "sse4.1") or (rc4 == "sse4.1" and not rc4_lanes_usable()):
         raise ValueError(f"no RC4 kernel {rc4!r} on this CPU")
-    sha1_blocks = sha1_by_instruction if sha1 == "sha-ni" else sha1_portable
-    six_lanes = rc4 == "six"
+    by_sha_ni = sha1 == "sha-ni"
+    sha1_blocks = sha1_by_instruction if by_sha_ni else sha1_portable
+    by_lanes = rc4 == "sse4.1"
 
 
 def initial_key(bytes start not None, uint32_t bits):
