@@ -70,5 +70,7 @@ class Engine:
     def set_hop(
         self, index: int, generation: int, ifindex: int, mac: bytes, mtu: int
     ) -> bool: ...  # ifindex 0, mac b"": by the raw socket
+    def set_rates(self, index: int, generation: int) -> bool: ...  # after Table.set_limits()
+    def set_filters(self, block: bytes) -> bool: ...  # all filters: workers/filters.py
     def remove(self, index: int, generation: int) -> bool: ...  # answered by EVENT_REMOVED
     def events(self, limit: int = 256) -> list[tuple[int, int, int, bytes]]: ...

@@ -21,6 +21,9 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from fastpath.filter cimport (
+    FILTER_DOWN, FILTER_UP, book_close, book_exempts, book_find, book_open, filter_permits, look,
+    look_at, look_flow, rule_book)
 from fastpath.gre cimport gre_build, gre_header, gre_parse
 from fastpath.layout cimport *
 from fastpath.mppe cimport (
@@ -29,8 +32,12 @@ from fastpath.mppe cimport (
 from fastpath.ring cimport (
     entry, fence_release, ring, ring_close, ring_drop, ring_open, ring_peek,
     ring_push, ring_sleep, ring_used, ring_wake_owed, store_release)
+from fastpath.shaper cimport (
+    PACKET_SIZE, SHAPER_NOTHING, packets, packets_close, packets_give, packets_open, shaper,
+    shaper_clear, shaper_next, shaper_passes, shaper_put, shaper_set, waiting, waiting_close,
+    waiting_open, waiting_put, waiting_remove)
 from fastpath.tables cimport (
-    NOBODY, session, tables, tables_add, tables_add_inner, tables_add_six, tables_by_inner,
+    NOBODY, limits, session, tables, tables_add, tables_add_inner, tables_add_six, tables_by_inner,
     tables_by_six, tables_close, tables_open, tables_remove, tables_remove_inner,
     tables_remove_six)
 from fastpath.tun cimport (
@@ -220,6 +227,8 @@ cdef enum:
     OP_UP6 = 7
     OP_DOWN6 = 8
     OP_HOP = 9
+    OP_RATES = 10
+    OP_FILTERS = 11
     EV_FRAME = 1
     EV_INSTALLED = 2
     EV_REMOVED = 3
@@ -255,6 +264,8 @@ cdef enum:
     NAP_MOST = 64              # a batch that is worth its wake-up
     NAP_APART = 50000          # ns between packets, at most
     NAP_MAX = 120000           # ns
+    WAIT_SIZE = 16384          # packets that wait for their rate, all sessions together
+    WRITE_OUT = 256            # of them written to the TUN together
     TICKS = 10                 # a sweep of all sessions takes so many ticks
     READY_GRE = 1
     READY_TUN = 2
@@ -267,6 +278,7 @@ cdef enum:
 
 cdef uint64_t MS = 1000000
 cdef uint64_t TICK = 100000000
+cdef uint64_t GRAIN = 200000           # rates are looked at no more often: bursts, not wake-ups
 
 SERVER = ROLE_SERVER
 CLIENT = ROLE_CLIENT
@@ -355,6 +367,13 @@ cdef class Engine:
     cdef uint64_t next_tick
     cdef uint32_t sweep_at, ticks
     cdef int32_t icmp_left
+    # rates and filters
+    cdef packets room
+    cdef waiting shaped
+    cdef rule_book book
+    cdef uint64_t seed
+    cdef int32_t *places               # written, not free before writer_end
+    cdef uint32_t n_places
     cdef object _skip
 
     def __cinit__(self, Table table, uint32_t worker, *, int role, int gre_fd, int raw_fd,
@@ -410,6 +429,8 @@ cdef class Engine:
         self.hop_messages = <mmsghdr *>calloc(OUT_MAX, sizeof(mmsghdr))
         self.hop_targets = <hop_message *>calloc(OUT_MAX, sizeof(hop_message))
         self.tun_data = <uint8_t *>malloc(TUN_READ)
+        self.places = <int32_t *>calloc(WRITE_OUT, sizeof(int32_t))
+        self.seed = <uint64_t>int.from_bytes(os.urandom(8), "little")
         if (not ring_open(&self.ops, RING_SIZE) or not ring_open(&self.events_ring, RING_SIZE)
                 or not tables_open(&self.t, table.head.capacity)
                 or self.in_data == NULL or self.in_messages == NULL or self.in_parts == NULL
@@ -420,7 +441,9 @@ cdef class Engine:
                 or self.done_slots == NULL or self.touched == NULL or self.out_data == NULL
                 or self.out == NULL or self.out_messages == NULL or self.out_targets == NULL
                 or self.hop_messages == NULL or self.hop_targets == NULL
-                or self.tun_data == NULL):
+                or self.tun_data == NULL or self.places == NULL
+                or not packets_open(&self.room, WAIT_SIZE)
+                or not waiting_open(&self.shaped, 2 * table.head.capacity)):
             raise MemoryError
         self.events_ring.asleep = 1
         cdef uint32_t i
@@ -441,6 +464,7 @@ cdef class Engine:
         for fd in (self.wake_fd, self.event_fd):
             if fd > 0:
                 os.close(fd)
+        self._forget_books()
         ring_close(&self.ops)
         ring_close(&self.events_ring)
         tables_close(&self.t)
@@ -464,6 +488,25 @@ cdef class Engine:
         free(self.hop_messages)
         free(self.hop_targets)
         free(self.tun_data)
+        free(self.places)
+        packets_close(&self.room)
+        waiting_close(&self.shaped)
+        book_close(&self.book)
+
+    cdef void _forget_books(self) noexcept:
+        """Filters that were sent and never taken."""
+        cdef entry *e
+        cdef rule_book *book
+        if self.ops.base == NULL:
+            return
+        e = ring_peek(&self.ops)
+        while e != NULL:
+            if e.kind == OP_FILTERS:
+                memcpy(&book, <uint8_t *>e + 16, sizeof(book))
+                book_close(book)
+                free(book)
+            ring_drop(&self.ops, e)
+            e = ring_peek(&self.ops)
 
     # -- the control thread's side
 
@@ -522,6 +565,22 @@ cdef class Engine:
         memcpy(data + 4, &mtu, 4)
         memcpy(data + 8, <const uint8_t *><const char *>mac, len(mac))
         return self._push(OP_HOP, index, generation, data, 16)
+
+    def set_rates(self, uint32_t index, uint32_t generation):
+        return self._push(OP_RATES, index, generation, NULL, 0)
+
+    def set_filters(self, bytes block not None):
+        cdef rule_book *book = <rule_book *>malloc(sizeof(rule_book))
+        if book == NULL:
+            raise MemoryError
+        if not book_open(book, <const uint8_t *><const char *>block, len(block)):
+            free(book)
+            raise ValueError("no filters")
+        if not self._push(OP_FILTERS, 0, 0, <const uint8_t *>&book, sizeof(book)):
+            book_close(book)
+            free(book)
+            return False
+        return True
 
     def remove(self, uint32_t index, uint32_t generation):
         return self._push(OP_REMOVE, index, generation, NULL, 0)
@@ -584,6 +643,7 @@ cdef class Engine:
             s.tx_flush = s.tx_stream != NULL
             self._link_up(s)
             self._six_up(s)
+            self._set_rates(s)
             self._event(EV_RESUMED, s, NULL, 0)
         self._account()
 
@@ -598,7 +658,8 @@ cdef class Engine:
             c[D_RX_SESSION_ENDED] += c[C_GRE_RX_PACKETS] - ended
         c[C_QUEUED] = 0
         ended = c[C_TX_DATA]
-        for i in range(D_TX_NO_SESSION, D_TX_SEND_FAILED + 1):
+        c[C_TX_QUEUED] = 0
+        for i in range(D_TX_NO_SESSION, D_TX_SESSION_ENDED + 1):
             ended += c[i]
         if c[C_TUN_RX_PACKETS] > ended:
             c[D_TX_SEND_FAILED] += c[C_TUN_RX_PACKETS] - ended
@@ -667,6 +728,7 @@ cdef class Engine:
             elif e.kind == OP_DOWN:
                 if s != NULL and s.state == DATA_UP:
                     tables_remove_inner(&self.t, s)
+                    self._empty(s)
                     s.state = DATA_INSTALLED
                     s.r.data_state = DATA_INSTALLED
             elif e.kind == OP_HOP:
@@ -679,6 +741,11 @@ cdef class Engine:
                 if s != NULL and s.r.c_generation == s.generation:
                     self._six_down(s)
                     self._six_up(s)
+            elif e.kind == OP_RATES:
+                if s != NULL and s.r.c_generation == s.generation:
+                    self._set_rates(s)
+            elif e.kind == OP_FILTERS:
+                self._set_filters(data)
             elif e.kind == OP_DOWN6:
                 if s != NULL:
                     self._six_down(s)
@@ -783,6 +850,7 @@ cdef class Engine:
         if s.state == DATA_UP:
             tables_remove_inner(&self.t, s)
         tables_remove(&self.t, s)
+        self._no_limits(s)
         self._ack_unlist(s)
         self._hold_unlist(s)
         if s.held_count:
@@ -796,6 +864,175 @@ cdef class Engine:
             s.held_count = 0
         s.state = DATA_NONE
         s.r.data_state = DATA_NONE
+
+    # -- rates and filters
+
+    cdef void _set_rates(self, session *s) noexcept nogil:
+        """What the control thread wrote to the record."""
+        cdef record *r = s.r
+        cdef limits *l = s.limited
+        if l == NULL:
+            if not (r.rate_up or r.rate_down or r.filter):
+                return
+            l = s.limited = <limits *>calloc(1, sizeof(limits))
+            if l == NULL:
+                return
+        l.filter_number = r.filter
+        l.rules = book_find(&self.book, r.filter) if r.filter else NULL
+        l.up = self._set_rate(s, l.up, r.rate_up, r.burst_up, True)
+        l.down = self._set_rate(s, l.down, r.rate_down, r.burst_down, False)
+        if l.up == NULL and l.down == NULL and l.filter_number == 0:
+            free(l)
+            s.limited = NULL
+
+    cdef shaper *_set_rate(self, session *s, shaper *q, uint64_t rate, uint64_t burst,
+                           bint up) noexcept nogil:
+        if rate == 0:
+            if q != NULL:
+                # What waits for the old rate goes now, in its order.
+                shaper_set(q, <uint64_t>1 << 50, 0)
+                q.ready = 0
+                waiting_put(&self.shaped, q, 0)
+                self._serve_due()
+                free(q)
+            return NULL
+        if q == NULL:
+            q = <shaper *>calloc(1, sizeof(shaper))
+            if q == NULL:
+                return NULL
+            q.session = s.index
+            q.up = up
+        shaper_set(q, rate, burst)
+        if q.packets:
+            waiting_put(&self.shaped, q, self.now)
+        return q
+
+    cdef void _set_filters(self, const uint8_t *data) noexcept nogil:
+        """A new book for all; the sessions' filters are looked up in it by their numbers."""
+        cdef rule_book old = self.book
+        cdef rule_book *fresh
+        cdef limits *l
+        cdef uint32_t i
+        memcpy(&fresh, data, sizeof(fresh))
+        self.book = fresh[0]
+        free(fresh)
+        for i in range(self.t.top):
+            l = self.t.all[i].limited
+            if l != NULL and l.filter_number:
+                l.rules = book_find(&self.book, l.filter_number)
+        book_close(&old)
+
+    cdef void _empty(self, session *s) noexcept nogil:
+        """Nothing waits for a session's rates any more."""
+        cdef limits *l = s.limited
+        cdef uint32_t n
+        if l == NULL:
+            return
+        if l.up != NULL:
+            waiting_remove(&self.shaped, l.up)
+            n = shaper_clear(l.up, &self.room)
+            self.count[D_RX_SESSION_ENDED] += n
+            self.count[C_QUEUED] -= n
+        if l.down != NULL:
+            waiting_remove(&self.shaped, l.down)
+            n = shaper_clear(l.down, &self.room)
+            self.count[D_TX_SESSION_ENDED] += n
+            self.count[C_TX_QUEUED] -= n
+
+    cdef void _no_limits(self, session *s) noexcept nogil:
+        if s.limited != NULL:
+            self._empty(s)
+            free(s.limited.up)
+            free(s.limited.down)
+            free(s.limited)
+            s.limited = NULL
+
+    cdef bint _limit_up(self, session *s, const uint8_t *p, uint32_t n) noexcept nogil:
+        """Whether an inner packet from the subscriber may go on at once."""
+        cdef limits *l = s.limited
+        cdef look seen
+        if not look_at(&seen, p, n):
+            return True
+        if l.rules != NULL and not filter_permits(&self.book, l.rules, &seen, FILTER_UP):
+            self._drop(s, D_RX_FILTERED)
+            return False
+        if l.up == NULL or book_exempts(&self.book, seen.target, seen.six):
+            return True
+        if shaper_passes(l.up, n, self.now):
+            return True
+        self._wait(s, l.up, look_flow(&seen, self.seed), p, n)
+        return False
+
+    cdef void _wait(self, session *s, shaper *q, uint32_t flow, const uint8_t *p,
+                    uint32_t n) noexcept nogil:
+        cdef uint32_t dropped = shaper_put(q, &self.room, flow, p, n, self.now)
+        self.count[C_QUEUED if q.up else C_TX_QUEUED] += 1
+        if dropped:
+            self._shaped_off(s, q, dropped)
+        if q.packets and q.place == 0:
+            self._await(q)
+
+    cdef void _shaped_off(self, session *s, shaper *q, uint32_t n) noexcept nogil:
+        self.count[C_QUEUED if q.up else C_TX_QUEUED] -= n
+        self.count[D_RX_SHAPED if q.up else D_TX_SHAPED] += n
+        s.r.drops += n
+
+    cdef void _await(self, shaper *q) noexcept nogil:
+        cdef uint64_t due = self.now + GRAIN
+        waiting_put(&self.shaped, q, due if q.ready < due else q.ready)
+
+    cdef void _serve_due(self) noexcept nogil:
+        """Send what may go by now of all rates whose time has come."""
+        cdef writer *w = &self.out_tun
+        cdef shaper *q
+        self._begin_writing()
+        self.n_places = 0
+        while self.shaped.n and self.shaped.at[0].due <= self.now:
+            q = self.shaped.at[0]
+            self.page.poison_sid = self.t.all[q.session].r.sid
+            self._serve(q, w)
+        self._end_writing()
+        self._free_places()
+        self.page.poison_sid = 0
+
+    cdef void _serve(self, shaper *q, writer *w) noexcept nogil:
+        cdef session *s = &self.t.all[q.session]
+        cdef uint32_t dropped = 0, size
+        cdef int32_t place
+        cdef uint8_t *data
+        cdef uint8_t *p
+        while True:
+            place = shaper_next(q, &self.room, self.now, &dropped)
+            if place == SHAPER_NOTHING:
+                break
+            data = self.room.data + <size_t>place * PACKET_SIZE
+            size = self.room.size[place]
+            if q.up:
+                if self.n_places == WRITE_OUT:
+                    writer_end(w)
+                    self._free_places()
+                self.places[self.n_places] = place
+                self.n_places += 1
+                writer_put(w, s.r, data, size)
+                self.count[C_QUEUED] -= 1
+            else:
+                p = self._slot()
+                memcpy(p, data, size)
+                packets_give(&self.room, place)
+                self._data_out(s, p, size)
+                self.count[C_TX_QUEUED] -= 1
+        if dropped:
+            self._shaped_off(s, q, dropped)
+        if q.packets:
+            self._await(q)
+        else:
+            waiting_remove(&self.shaped, q)
+
+    cdef void _free_places(self) noexcept nogil:
+        cdef uint32_t i
+        for i in range(self.n_places):
+            packets_give(&self.room, self.places[i])
+        self.n_places = 0
 
     # -- events for the control thread
 
@@ -1342,14 +1579,22 @@ cdef class Engine:
         cdef uint32_t i
         cdef in_item *item
         cdef writer *w = &self.out_tun
-        w.writes = w.packets = w.octets = w.failed = 0
-        writer_begin(w)
+        self._begin_writing()
         for i in range(self.n_items):
             item = &self.items[i]
             if item.live:
                 self.page.poison_sid = item.s.r.sid
                 self._deliver_one(item, w)
             item.s.r.last_rx_ns = self.now
+        self._end_writing()
+
+    cdef void _begin_writing(self) noexcept nogil:
+        cdef writer *w = &self.out_tun
+        w.writes = w.packets = w.octets = w.failed = 0
+        writer_begin(w)
+
+    cdef void _end_writing(self) noexcept nogil:
+        cdef writer *w = &self.out_tun
         writer_end(w)
         self.count[C_RX_DATA] += w.packets
         self.count[C_RX_DATA_BYTES] += w.octets
@@ -1406,6 +1651,8 @@ cdef class Engine:
                 return
         if self.mss_clamp and clamp_mss(p, total, s.mtu):
             self.count[C_MSS_CLAMPED] += 1
+        if s.limited != NULL and not self._limit_up(s, p, total):
+            return
         writer_put(w, s.r, p, total)
 
     cdef bint _own_six(self, session *s, const uint8_t *source) noexcept nogil:
@@ -1655,6 +1902,9 @@ cdef class Engine:
         cdef uint8_t *p
         cdef uint64_t iid
         cdef int code
+        cdef shaper *q
+        cdef look seen
+        cdef uint32_t flow = 0
         while reads < self.batch:
             n = read(self.tun_fd, self.tun_data, TUN_READ)
             if n <= 0:
@@ -1696,6 +1946,20 @@ cdef class Engine:
                     self.count[D_TX_MALFORMED] += g.count
                     s.r.drops += g.count
                 continue
+            q = NULL
+            if s.limited != NULL and look_at(&seen, ip, g.size):
+                # One look for all segments of a super-packet: they are one flow.
+                if s.limited.rules != NULL and not filter_permits(
+                        &self.book, s.limited.rules, &seen, FILTER_DOWN):
+                    self.count[D_TX_FILTERED] += g.count
+                    s.r.drops += g.count
+                    continue
+                q = s.limited.down
+                if q != NULL:
+                    if book_exempts(&self.book, seen.source, seen.six):
+                        q = NULL
+                    else:
+                        flow = look_flow(&seen, self.seed)
             while True:
                 p = self._slot()
                 size = segments_next(&g, p)
@@ -1703,6 +1967,9 @@ cdef class Engine:
                     break
                 if self.mss_clamp and clamp_mss(p, size, s.mtu):
                     self.count[C_MSS_CLAMPED] += 1
+                if q != NULL and not shaper_passes(q, size, self.now):
+                    self._wait(s, q, flow, p, size)
+                    continue
                 self._data_out(s, p, size)
         self.count[C_TUN_RX_READS] += reads
         if packets:
@@ -1790,6 +2057,8 @@ cdef class Engine:
                     break
                 self._give_up(s)
             self._frames_in()
+        if self.shaped.n and self.shaped.at[0].due <= self.now:
+            self._serve_due()
         if self.now >= self.next_tick:
             self.next_tick = self.now + TICK
             self.page.data_beat_ns = self.now
@@ -1901,6 +2170,8 @@ cdef class Engine:
                     until = self.t.all[self.ack_first].ack_due
                 if self.hold_first != NOBODY and self.t.all[self.hold_first].hold_due < until:
                     until = self.t.all[self.hold_first].hold_due
+                if self.shaped.n and self.shaped.at[0].due < until:
+                    until = self.shaped.at[0].due
                 until = until - self.now if until > self.now else 0
                 self.now = now_ns()
                 rest = self._nap_for(before, since)

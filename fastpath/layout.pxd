@@ -9,7 +9,7 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 2
+    LAYOUT_VERSION = 3
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
@@ -43,7 +43,9 @@ cdef enum:
     D_RX_SPOOFED               # * inner source is not the session's
     D_RX_TUN_FULL              # * write failed
     D_RX_RING_FULL             # * control thread does not keep up
-    D_RX_SESSION_ENDED         # * held for reordering when its session ended
+    D_RX_FILTERED              # * the session's filter
+    D_RX_SHAPED                # * over the session's rate
+    D_RX_SESSION_ENDED         # * held for reordering or by its rate when its session ended
     # LAN to client; every inner packet read (after segmentation) ends in one of *
     C_TUN_RX_PACKETS           # segments
     C_TUN_RX_READS             # reads: super-packets count once
@@ -54,6 +56,9 @@ cdef enum:
     D_TX_MALFORMED             # *
     D_TX_TOO_BIG               # * DF, over the MTU: ICMP sent
     D_TX_SEND_FAILED           # * sendmmsg said no (ENOBUFS ...)
+    D_TX_FILTERED              # * the session's filter
+    D_TX_SHAPED                # * over the session's rate
+    D_TX_SESSION_ENDED         # * held by its rate when its session ended
     # beside the two ways
     C_GRE_TX_PACKETS
     C_GRE_TX_BYTES
@@ -72,7 +77,8 @@ cdef enum:
     C_MSS_CLAMPED
     C_ICMP_TOO_BIG
     C_WAKEUPS
-    C_QUEUED                   # gauge: packets held for reordering now
+    C_QUEUED                   # gauge: * packets held for reordering or by a rate now
+    C_TX_QUEUED                # gauge: * packets to subscribers held by a rate now
     C_COUNTERS                 # their number
 
 cdef struct copy_tx:
@@ -152,7 +158,13 @@ cdef struct record:
     uint8_t iid[8]             # IPv6CP: the subscriber's interface identifier
     uint8_t our_iid[8]
     uint8_t six                # IPv6CP is open
-    uint8_t c_reserved[47]
+    uint8_t c_pad2[3]
+    uint32_t filter            # number of its filter, 0: none
+    uint64_t rate_up           # bit/s, 0: none; up is from the subscriber
+    uint64_t rate_down
+    uint64_t burst_up          # octets, 0: from the rate
+    uint64_t burst_down
+    uint8_t c_reserved[12]
     # T: written by the worker's data thread
     uint32_t t_generation
     uint8_t data_state

@@ -78,6 +78,11 @@ class Session(NamedTuple):
     rx_count: int
     iid: bytes
     our_iid: bytes
+    filter: int
+    rate_up: int
+    rate_down: int
+    burst_up: int
+    burst_down: int
 
 class Worker(NamedTuple):
     pid: int
@@ -187,6 +192,16 @@ class Table:
         echo_failures: int,
     ) -> None: ...
     def set_six(self, index: int, iid: bytes, our_iid: bytes) -> None: ...
+    def set_limits(
+        self,
+        index: int,
+        *,
+        rate_up: int,
+        rate_down: int,
+        burst_up: int,
+        burst_down: int,
+        filter: int,
+    ) -> None: ...
     def write_blob(self, index: int, data: bytes) -> None: ...
     def control_count(self, worker: int, slot: int, n: int = 1) -> None: ...
     def control_beat(self, worker: int, tid: int = 0) -> None: ...

@@ -28,14 +28,15 @@ DATA_COUNTERS = (
     "drop_rx_malformed", "drop_rx_no_session", "drop_rx_wrong_peer", "drop_rx_duplicate",
     "drop_rx_out_of_window", "drop_rx_late", "drop_rx_mppe_clear", "drop_rx_mppe_coherency",
     "drop_rx_mppe_desync", "drop_rx_not_up", "drop_rx_protocol", "drop_rx_spoofed",
-    "drop_rx_tun_full", "drop_rx_ring_full", "drop_rx_session_ended",
+    "drop_rx_tun_full", "drop_rx_ring_full", "drop_rx_filtered", "drop_rx_shaped",
+    "drop_rx_session_ended",
     "tun_rx_packets", "tun_rx_reads", "tx_data", "tx_data_bytes",
     "drop_tx_no_session", "drop_tx_not_ip", "drop_tx_malformed", "drop_tx_too_big",
-    "drop_tx_send_failed",
+    "drop_tx_send_failed", "drop_tx_filtered", "drop_tx_shaped", "drop_tx_session_ended",
     "gre_tx_packets", "gre_tx_bytes", "gre_tx_by_hop", "tx_control", "tx_ack_only", "tun_tx_writes",
     "reordered", "gre_lost", "mppe_rekeys",
     "mppe_resets_sent", "mppe_resets_received", "lcp_echo_sent", "lcp_echo_answered",
-    "lcp_echo_timeouts", "mss_clamped", "icmp_too_big", "wakeups", "queued",
+    "lcp_echo_timeouts", "mss_clamped", "icmp_too_big", "wakeups", "queued", "tx_queued",
 )
 HISTOGRAM_NAMES = ("gre_rx", "gre_tx", "tun_rx", "tun_tx")
 BUCKET_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -95,6 +96,11 @@ class Session(NamedTuple):
     rx_count: int
     iid: bytes
     our_iid: bytes
+    filter: int
+    rate_up: int
+    rate_down: int
+    burst_up: int
+    burst_down: int
 
 
 class Worker(NamedTuple):
@@ -279,7 +285,9 @@ cdef class Table:
             r.drops if t else 0, r.gre_rx_packets if t else 0, r.last_rx_ns if t else 0,
             tx.seq if t else 0, rx.seq if t else 0,
             tx.count if t else 0, rx.count if t else 0,
-            <bytes>r.iid[:8] if c and r.six else b"", <bytes>r.our_iid[:8] if c and r.six else b"")
+            <bytes>r.iid[:8] if c and r.six else b"", <bytes>r.our_iid[:8] if c and r.six else b"",
+            r.filter if c else 0, r.rate_up if c else 0, r.rate_down if c else 0,
+            r.burst_up if c else 0, r.burst_down if c else 0)
 
     def sessions(self):
         """Snapshots of all records in use."""
@@ -471,6 +479,8 @@ cdef class Table:
         r.six = 0
         memset(r.iid, 0, 8)
         memset(r.our_iid, 0, 8)
+        r.filter = 0
+        r.rate_up = r.rate_down = r.burst_up = r.burst_down = 0
         r.blob_turn = 0
         memset(r.name, 0, 64)
         r.state = LINK_STARTING
@@ -504,6 +514,16 @@ cdef class Table:
         r.echo_interval_s = echo_interval_s
         r.echo_failures = echo_failures
         r.up_ns = time.monotonic_ns()
+
+    def set_limits(self, uint32_t index, *, uint64_t rate_up, uint64_t rate_down,
+                   uint64_t burst_up, uint64_t burst_down, uint32_t filter):
+        """Rates in bit/s, bursts in octets, the number of a filter; then Engine.set_rates()."""
+        cdef record *r = self._checked(index)
+        r.burst_up = burst_up
+        r.burst_down = burst_down
+        r.rate_up = rate_up
+        r.rate_down = rate_down
+        r.filter = filter
 
     def set_six(self, uint32_t index, bytes iid not None, bytes our_iid not None):
         """IPv6CP agreed on these identifiers (8 octets each); b"" twice: it went down.

@@ -8,11 +8,19 @@ the interface identifier of its IPv6 link-local address.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from fastpath.filter cimport filter
 from fastpath.layout cimport record
 from fastpath.mppe cimport rc4_state
+from fastpath.shaper cimport shaper
 
 cdef enum:
     NOBODY = -1
+
+cdef struct limits:            # of a session that has any
+    shaper *up
+    shaper *down
+    filter *rules
+    uint32_t filter_number
 
 cdef struct session:
     record *r
@@ -72,6 +80,7 @@ cdef struct session:
     uint32_t hop_mtu
     uint8_t hop_mac[6]
     uint32_t hop_age           # seconds since the kernel saw a packet to this neighbour
+    limits *limited            # rates and filter; NULL: none
     # life
     uint64_t last_rx
     uint64_t echo_due

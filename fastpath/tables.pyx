@@ -32,6 +32,10 @@ cdef void tables_close(tables *t) noexcept nogil:
             free(t.all[i].held)
             free(t.all[i].rx_stream)
             free(t.all[i].tx_stream)
+            if t.all[i].limited != NULL:
+                free(t.all[i].limited.up)
+                free(t.all[i].limited.down)
+                free(t.all[i].limited)
     free(t.all)
     free(t.by_inner)
     free(t.by_six)
