@@ -33,7 +33,7 @@ from fastpath.ring cimport (
     entry, fence_release, ring, ring_close, ring_drop, ring_open, ring_peek,
     ring_push, ring_sleep, ring_used, ring_wake_owed, store_release)
 from fastpath.shaper cimport (
-    PACKET_SIZE, SHAPER_NOTHING, packets, packets_close, packets_give, packets_open, shaper,
+    PACKET_SIZE, SHAPER_NOTHING, packet_pool, packets_close, packets_give, packets_open, shaper,
     shaper_clear, shaper_next, shaper_passes, shaper_put, shaper_set, waiting, waiting_close,
     waiting_open, waiting_put, waiting_remove)
 from fastpath.tables cimport (
@@ -368,7 +368,7 @@ cdef class Engine:
     cdef uint32_t sweep_at, ticks
     cdef int32_t icmp_left
     # rates and filters
-    cdef packets room
+    cdef packet_pool room
     cdef waiting shaped
     cdef rule_book book
     cdef uint64_t seed
@@ -870,19 +870,19 @@ cdef class Engine:
     cdef void _set_rates(self, session *s) noexcept nogil:
         """What the control thread wrote to the record."""
         cdef record *r = s.r
-        cdef limits *l = s.limited
-        if l == NULL:
+        cdef limits *own = s.limited
+        if own == NULL:
             if not (r.rate_up or r.rate_down or r.filter):
                 return
-            l = s.limited = <limits *>calloc(1, sizeof(limits))
-            if l == NULL:
+            own = s.limited = <limits *>calloc(1, sizeof(limits))
+            if own == NULL:
                 return
-        l.filter_number = r.filter
-        l.rules = book_find(&self.book, r.filter) if r.filter else NULL
-        l.up = self._set_rate(s, l.up, r.rate_up, r.burst_up, True)
-        l.down = self._set_rate(s, l.down, r.rate_down, r.burst_down, False)
-        if l.up == NULL and l.down == NULL and l.filter_number == 0:
-            free(l)
+        own.filter_number = r.filter
+        own.rules = book_find(&self.book, r.filter) if r.filter else NULL
+        own.up = self._set_rate(s, own.up, r.rate_up, r.burst_up, True)
+        own.down = self._set_rate(s, own.down, r.rate_down, r.burst_down, False)
+        if own.up == NULL and own.down == NULL and own.filter_number == 0:
+            free(own)
             s.limited = NULL
 
     cdef shaper *_set_rate(self, session *s, shaper *q, uint64_t rate, uint64_t burst,
@@ -911,31 +911,31 @@ cdef class Engine:
         """A new book for all; the sessions' filters are looked up in it by their numbers."""
         cdef rule_book old = self.book
         cdef rule_book *fresh
-        cdef limits *l
+        cdef limits *own
         cdef uint32_t i
         memcpy(&fresh, data, sizeof(fresh))
         self.book = fresh[0]
         free(fresh)
         for i in range(self.t.top):
-            l = self.t.all[i].limited
-            if l != NULL and l.filter_number:
-                l.rules = book_find(&self.book, l.filter_number)
+            own = self.t.all[i].limited
+            if own != NULL and own.filter_number:
+                own.rules = book_find(&self.book, own.filter_number)
         book_close(&old)
 
     cdef void _empty(self, session *s) noexcept nogil:
         """Nothing waits for a session's rates any more."""
-        cdef limits *l = s.limited
+        cdef limits *own = s.limited
         cdef uint32_t n
-        if l == NULL:
+        if own == NULL:
             return
-        if l.up != NULL:
-            waiting_remove(&self.shaped, l.up)
-            n = shaper_clear(l.up, &self.room)
+        if own.up != NULL:
+            waiting_remove(&self.shaped, own.up)
+            n = shaper_clear(own.up, &self.room)
             self.count[D_RX_SESSION_ENDED] += n
             self.count[C_QUEUED] -= n
-        if l.down != NULL:
-            waiting_remove(&self.shaped, l.down)
-            n = shaper_clear(l.down, &self.room)
+        if own.down != NULL:
+            waiting_remove(&self.shaped, own.down)
+            n = shaper_clear(own.down, &self.room)
             self.count[D_TX_SESSION_ENDED] += n
             self.count[C_TX_QUEUED] -= n
 
@@ -949,18 +949,18 @@ cdef class Engine:
 
     cdef bint _limit_up(self, session *s, const uint8_t *p, uint32_t n) noexcept nogil:
         """Whether an inner packet from the subscriber may go on at once."""
-        cdef limits *l = s.limited
+        cdef limits *own = s.limited
         cdef look seen
         if not look_at(&seen, p, n):
             return True
-        if l.rules != NULL and not filter_permits(&self.book, l.rules, &seen, FILTER_UP):
+        if own.rules != NULL and not filter_permits(&self.book, own.rules, &seen, FILTER_UP):
             self._drop(s, D_RX_FILTERED)
             return False
-        if l.up == NULL or book_exempts(&self.book, seen.target, seen.six):
+        if own.up == NULL or book_exempts(&self.book, seen.target, seen.six):
             return True
-        if shaper_passes(l.up, n, self.now):
+        if shaper_passes(own.up, n, self.now):
             return True
-        self._wait(s, l.up, look_flow(&seen, self.seed), p, n)
+        self._wait(s, own.up, look_flow(&seen, self.seed), p, n)
         return False
 
     cdef void _wait(self, session *s, shaper *q, uint32_t flow, const uint8_t *p,

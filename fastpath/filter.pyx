@@ -1,7 +1,7 @@
 # cython: language_level=3
 """Filters, exempt destinations and flows of inner packets: see filter.pxd."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 

@@ -164,7 +164,7 @@ cdef struct record:
     uint64_t rate_down
     uint64_t burst_up          # octets, 0: from the rate
     uint64_t burst_down
-    uint8_t c_reserved[12]
+    uint8_t c_reserved[8]
     # T: written by the worker's data thread
     uint32_t t_generation
     uint8_t data_state

@@ -19,7 +19,7 @@ cdef enum:
     QUANTUM = 1600             # octets of a turn: at least a packet
     NO_FLOW = 255
 
-cdef struct packets:           # the pool
+cdef struct packet_pool:         # the pool
     uint8_t *data
     int32_t *next              # in its queue, or in the list of free places
     uint16_t *size
@@ -66,14 +66,14 @@ cdef struct waiting:           # a heap by due
     uint32_t n
     uint32_t room
 
-cdef bint packets_open(packets *pool, uint32_t n) noexcept nogil
-cdef void packets_close(packets *pool) noexcept nogil
+cdef bint packets_open(packet_pool *pool, uint32_t n) noexcept nogil
+cdef void packets_close(packet_pool *pool) noexcept nogil
 
 cdef void shaper_set(shaper *q, uint64_t rate, uint64_t burst) noexcept nogil
-cdef uint32_t shaper_put(shaper *q, packets *pool, uint32_t flow, const uint8_t *p, uint32_t n,
+cdef uint32_t shaper_put(shaper *q, packet_pool *pool, uint32_t flow, const uint8_t *p, uint32_t n,
                          uint64_t now) noexcept nogil
-cdef int32_t shaper_next(shaper *q, packets *pool, uint64_t now, uint32_t *dropped) noexcept nogil
-cdef uint32_t shaper_clear(shaper *q, packets *pool) noexcept nogil
+cdef int32_t shaper_next(shaper *q, packet_pool *pool, uint64_t now, uint32_t *dropped) noexcept nogil
+cdef uint32_t shaper_clear(shaper *q, packet_pool *pool) noexcept nogil
 
 cdef bint waiting_open(waiting *w, uint32_t room) noexcept nogil
 cdef void waiting_close(waiting *w) noexcept nogil
@@ -98,7 +98,7 @@ cdef inline bint shaper_passes(shaper *q, uint32_t n, uint64_t now) noexcept nog
     return True
 
 
-cdef inline void packets_give(packets *pool, int32_t place) noexcept nogil:
+cdef inline void packets_give(packet_pool *pool, int32_t place) noexcept nogil:
     """A place is free again."""
     pool.next[place] = pool.first_free
     pool.first_free = place

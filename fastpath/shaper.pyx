@@ -24,10 +24,10 @@ cdef uint64_t INTERVAL = 100000000
 # -- the pool
 
 
-cdef bint packets_open(packets *pool, uint32_t n) noexcept nogil:
+cdef bint packets_open(packet_pool *pool, uint32_t n) noexcept nogil:
     """Room for n packets; False when memory is short. Untouched places cost nothing."""
     cdef uint32_t i
-    memset(pool, 0, sizeof(packets))
+    memset(pool, 0, sizeof(packet_pool))
     pool.data = <uint8_t *>malloc(<size_t>n * PACKET_SIZE)
     pool.next = <int32_t *>malloc(n * sizeof(int32_t))
     pool.size = <uint16_t *>malloc(n * sizeof(uint16_t))
@@ -42,12 +42,12 @@ cdef bint packets_open(packets *pool, uint32_t n) noexcept nogil:
     return True
 
 
-cdef void packets_close(packets *pool) noexcept nogil:
+cdef void packets_close(packet_pool *pool) noexcept nogil:
     free(pool.data)
     free(pool.next)
     free(pool.size)
     free(pool.since)
-    memset(pool, 0, sizeof(packets))
+    memset(pool, 0, sizeof(packet_pool))
 
 
 # -- the rate
@@ -118,7 +118,7 @@ cdef uint8_t _shift(shaper *q, uint8_t which) noexcept nogil:
 # -- packets
 
 
-cdef int32_t _take(shaper *q, packets *pool, flow_queue *f) noexcept nogil:
+cdef int32_t _take(shaper *q, packet_pool *pool, flow_queue *f) noexcept nogil:
     """The flow's oldest packet, out of the queue but still in its place."""
     cdef int32_t place = f.first
     f.first = pool.next[place]
@@ -131,7 +131,7 @@ cdef int32_t _take(shaper *q, packets *pool, flow_queue *f) noexcept nogil:
     return place
 
 
-cdef void _drop_fattest(shaper *q, packets *pool) noexcept nogil:
+cdef void _drop_fattest(shaper *q, packet_pool *pool) noexcept nogil:
     """Of the flow that holds most, its oldest: its sender learns soonest of it."""
     cdef uint32_t i, fattest = 0
     for i in range(1, SHAPER_FLOWS):
@@ -140,7 +140,7 @@ cdef void _drop_fattest(shaper *q, packets *pool) noexcept nogil:
     packets_give(pool, _take(q, pool, &q.flows[fattest]))
 
 
-cdef uint32_t shaper_put(shaper *q, packets *pool, uint32_t flow, const uint8_t *p, uint32_t n,
+cdef uint32_t shaper_put(shaper *q, packet_pool *pool, uint32_t flow, const uint8_t *p, uint32_t n,
                          uint64_t now) noexcept nogil:
     """Let a packet wait; returns how many were dropped for it, itself perhaps."""
     cdef uint8_t number = <uint8_t>(flow & (SHAPER_FLOWS - 1))
@@ -176,7 +176,7 @@ cdef uint32_t shaper_put(shaper *q, packets *pool, uint32_t flow, const uint8_t 
     return dropped
 
 
-cdef bint _too_old(shaper *q, packets *pool, flow_queue *f, int32_t place,
+cdef bint _too_old(shaper *q, packet_pool *pool, flow_queue *f, int32_t place,
                    uint64_t now) noexcept nogil:
     """RFC 8289 section 5.6, `ok_to_drop`, for a packet just taken; True only if the flow has
     more."""
@@ -193,7 +193,7 @@ cdef inline uint64_t _next_drop(shaper *q, uint64_t since, uint32_t count) noexc
     return since + <uint64_t>(<double>q.interval / sqrt(<double>count))
 
 
-cdef int32_t _codel(shaper *q, packets *pool, flow_queue *f, uint64_t now,
+cdef int32_t _codel(shaper *q, packet_pool *pool, flow_queue *f, uint64_t now,
                     uint32_t *dropped) noexcept nogil:
     """RFC 8289 section 5.5: the next packet of a flow that is to be sent."""
     cdef int32_t place
@@ -230,7 +230,7 @@ cdef int32_t _codel(shaper *q, packets *pool, flow_queue *f, uint64_t now,
     return place
 
 
-cdef int32_t shaper_next(shaper *q, packets *pool, uint64_t now, uint32_t *dropped) noexcept nogil:
+cdef int32_t shaper_next(shaper *q, packet_pool *pool, uint64_t now, uint32_t *dropped) noexcept nogil:
     """The place of the packet to send now, paid for; SHAPER_NOTHING if none may go yet. The
     caller gives the place back. `dropped` grows by what CoDel dropped."""
     cdef uint8_t which, number
@@ -258,7 +258,7 @@ cdef int32_t shaper_next(shaper *q, packets *pool, uint64_t now, uint32_t *dropp
     return SHAPER_NOTHING
 
 
-cdef uint32_t shaper_clear(shaper *q, packets *pool) noexcept nogil:
+cdef uint32_t shaper_clear(shaper *q, packet_pool *pool) noexcept nogil:
     """Drop all that waits; returns how many."""
     cdef uint32_t i, n = q.packets
     for i in range(SHAPER_FLOWS):
@@ -335,7 +335,7 @@ cdef void waiting_remove(waiting *w, shaper *q) noexcept nogil:
 cdef class Shaper:
     """See shaper.pyi."""
 
-    cdef packets pool
+    cdef packet_pool pool
     cdef shaper q
 
     def __cinit__(self, uint64_t rate, uint64_t burst=0, uint32_t places=1024):

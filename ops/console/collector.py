@@ -62,7 +62,8 @@ DATA: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "mss_clamped": ("pptp_mss_clamped_total", ()),
     "icmp_too_big": ("pptp_icmp_too_big_total", ()),
     "wakeups": ("pptp_worker_wakeups_total", ()),
-    "queued": ("pptp_packets_queued", ()),
+    "queued": ("pptp_packets_queued", ("receive",)),
+    "tx_queued": ("pptp_packets_queued", ("transmit",)),
 }
 DROPS: Final = {"drop_rx_": "receive", "drop_tx_": "transmit"}
 

@@ -164,7 +164,12 @@ SERIES: Final[tuple[Series, ...]] = (
         "pptp_gre_reordered_total", "GRE packets that came late and were put in order.", "worker"
     ),
     _counter("pptp_gre_lost_total", "GRE sequence numbers given up as lost.", "worker"),
-    _gauge("pptp_packets_queued", "GRE packets held now for an earlier one.", "worker"),
+    _gauge(
+        "pptp_packets_queued",
+        "Packets held now: for an earlier one, or by their session's rate.",
+        "worker",
+        "direction",
+    ),
     _counter(
         "pptp_drops_total",
         "Packets dropped; receive is from subscribers.",

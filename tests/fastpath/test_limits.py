@@ -270,5 +270,3 @@ def test_no_filters_in_these_octets() -> None:
         for octets in (b"", bytes(15), bytes(17), b"\x01" + bytes(15)):
             with pytest.raises(ValueError, match="no filters"):
                 p.engine.set_filters(octets)
-
-

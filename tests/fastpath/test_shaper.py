@@ -15,7 +15,7 @@ SECOND = 1000 * MS
 
 def sent(shaper: Shaper, now: int) -> list[bytes]:
     """All that may go now."""
-    found = []
+    found: list[bytes] = []
     while True:
         packet, _ = shaper.next(now)
         if packet is None:
@@ -174,9 +174,7 @@ def test_codel_gives_low_rates_their_time() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 19), st.one_of(st.none(), st.integers(0, 50))), max_size=100
-    )
+    st.lists(st.tuples(st.integers(0, 19), st.one_of(st.none(), st.integers(0, 50))), max_size=100)
 )
 def test_the_earliest_comes_first(steps: list[tuple[int, int | None]]) -> None:
     fast = Waiting(20)
