@@ -9,6 +9,7 @@ A record is taken in `call_requested` and freed in `_ended`, nowhere else.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -18,14 +19,16 @@ from enum import Enum
 from typing import Final, Protocol, TypeVar
 
 from dispatcher.answers import DISCONNECTED, REFUSED
+from dispatcher.bans import Bans
 from dispatcher.callids import CallIds
 from dispatcher.changes import Changes
 from dispatcher.counters import Counters, QuietLog
 from dispatcher.ends import LEFT, TEXT_MAX, History, explained, sentence
 from dispatcher.placement import LOST_S, Placement, Worker
-from dispatcher.pools import Addresses, NoAddress
+from dispatcher.pools import Addresses, Grant, NoAddress
 from dispatcher.pptp.connection import Action, Connection, Ending
 from dispatcher.pptp.messages import OutgoingRequest
+from dispatcher.rates import StartRates
 from fastpath.layout import FREE, STATIC_POOL, Session, Table
 from ops.log import Log
 from ops.messages import (
@@ -34,28 +37,35 @@ from ops.messages import (
     Admitted,
     Applied,
     Apply,
+    BanList,
+    Banned,
     Change,
     Changed,
     Down,
     End,
     Ended,
     Ends,
+    Failed,
     Heartbeat,
     Hello,
     Install,
     Installed,
     LinkInfo,
+    ListBans,
     Message,
     MessageError,
     PastCalls,
     Refused,
     Terminate,
     Terminated,
+    Unban,
+    Unbanned,
     Up,
     Welcome,
 )
 from ops.metrics import AUTH_METHODS, END_CAUSES
 from ops.ranges import format_address
+from ops.realms import split
 from ops.settings import Settings
 
 INSTALL_TIMEOUT_S: Final = 5.0
@@ -145,7 +155,8 @@ class Call:
     refused: bool = False  # it said no: counted there, and no end
     was_up: bool = False
     user: str = ""
-    admitted: bool = False  # counts for its user
+    realm: str = ""
+    admitted: bool = False  # counts for its user and realm
     address: int = 0
     local: int = 0
     cause: str = ""
@@ -178,6 +189,7 @@ class Exchange:
         self._log = log
         self._quiet = QuietLog(log)
         self._count = counters.add
+        self._gauge = counters.set
         self._bus = bus
         self._carry = carry
         self.stopping = False
@@ -187,7 +199,12 @@ class Exchange:
         self._by_worker: list[set[int]] = [set() for _ in range(table.workers)]
         self._starting = 0
         self._of_ip: dict[int, int] = {}
-        self._of_user: dict[str, int] = {}
+        self._of_user: dict[str, dict[int, Call]] = {}  # admitted, oldest first
+        self._of_realm: dict[str, int] = {}
+        self._rates = StartRates()
+        self.bans = Bans(settings.bans)
+        # Admissions that wait for another session's end, by that one's record.
+        self._admit_later: dict[int, list[Admit]] = {}
         self._of_peer_call: dict[tuple[int, int], int] = {}  # address, its call ID
         self._changes = Changes()
         self.history = History()
@@ -262,6 +279,15 @@ class Exchange:
         elif limits.per_ip_sessions and self._of_ip.get(peer, 0) >= limits.per_ip_sessions:
             refuse = "per_ip_limit"
             text = f"{limits.per_ip_sessions} sessions of this address (limits.per_ip_sessions)"
+        elif left := self.bans.source_left(peer, now):
+            refuse = "banned"
+            text = f"too many wrong passwords from this address (bans); {left:.0f} s are left"
+        elif not self._rates.allow(peer, limits.per_ip_starts_per_minute, now):
+            refuse = "start_rate"
+            text = (
+                f"more than {limits.per_ip_starts_per_minute} calls of this address in a minute"
+                " (limits.per_ip_starts_per_minute)"
+            )
         elif self._starting >= limits.max_starting:
             refuse = "starting_limit"
             text = f"{self._starting} calls are being set up (limits.max_starting)"
@@ -342,6 +368,14 @@ class Exchange:
         if peer.startswith(b"console-"):
             if isinstance(message, Terminate):
                 self._terminate(peer, message, now)
+            elif isinstance(message, ListBans):
+                held = tuple(
+                    (ban.kind, ban.name, math.ceil(ban.until - now), ban.level)
+                    for ban in self.bans.current(now)
+                )
+                self._bus.send(peer, BanList(message.request, held))
+            elif isinstance(message, Unban):
+                self._unban(peer, message, now)
             elif isinstance(message, Change):
                 self._change(peer, message, now)
             elif isinstance(message, Ends):
@@ -372,6 +406,8 @@ class Exchange:
                 self._installed(worker, message, now)
             case Admit():
                 self._admit(worker, message, now)
+            case Failed():
+                self._failed(worker, message, now)
             case Up():
                 self._up(worker, message, now)
             case Down():
@@ -448,6 +484,8 @@ class Exchange:
                 self._set_up(call)
         ends += sorted(listed - known)
         self._send(worker.index, Welcome(VERSION, self._table.epoch, tuple(ends)))
+        if users := self.bans.users(now):
+            self._send(worker.index, Banned(users))
         for call in lost:
             if call.state is CallState.ENDING:
                 self._say_end(call, now)
@@ -504,43 +542,121 @@ class Exchange:
             self._send(call.worker, Admitted(*call.handle, call.address, call.local, "", ""))
             return
         user = message.user
-        limit = self._settings.limits.per_user_sessions
-        reason, text = "", ""
-        if self.stopping:
-            reason, text = "shutting_down", "the concentrator is stopping"
-        elif limit and self._of_user.get(user, 0) >= limit:
-            reason = "per_user_limit"
-            text = f"{limit} sessions of user {user!r} (limits.per_user_sessions)"
-        else:
+        refusal, older = self._over_limit(call, message)
+        grant: Grant | None = None
+        if not refusal[0] and not older:
             try:
-                if message.address:
-                    grant = self.addresses.static(message.address, call)
-                else:
-                    grant = self.addresses.from_pool(message.pool, user, call)
+                grant, older = self._address(call, message)
             except NoAddress as e:
-                reason, text = e.reason, e.text
-        if reason:
-            self._count(f"refused_{reason}")
-            self._quiet.warning(
-                reason,
-                "session refused",
-                now,
-                sid=f"{call.sid:016x}",
-                user=user,
-                peer=format_address(call.peer),
-                reason=reason,
-                text=text,
-            )
-            self._send(call.worker, Admitted(*call.handle, 0, 0, reason, text))
-            return
-        call.user = user
+                refusal = e.reason, e.text
+        if refusal[0]:
+            self._refuse_session(call, user, *refusal, now)
+        elif older:
+            for other in older:
+                self._admit_later.setdefault(other.index, []).append(message)
+                text = f"replaced by session {call.sid:016x} of user {user!r}"
+                self._end(other, "replaced", text, False, now)
+        elif grant is not None:
+            self._grant(call, message, grant, now)
+
+    def _over_limit(self, call: Call, message: Admit) -> tuple[tuple[str, str], list[Call]]:
+        """Reason and text of a refusal; or the sessions that have to end first."""
+        limits = self._settings.limits
+        user = message.user
+        if self.stopping:
+            return ("shutting_down", "the concentrator is stopping"), []
+        realm = split(message.name or user)[0]
+        most = limits.per_realm_sessions
+        if most and realm and self._of_realm.get(realm, 0) >= most:
+            text = f"{most} sessions of realm {realm!r} (limits.per_realm_sessions)"
+            return ("per_realm_limit", text), []
+        most = message.sessions or limits.per_user_sessions
+        has = self._of_user.get(user, {})
+        if not most or len(has) < most:
+            return ("", ""), []
+        if limits.over_user_limit == "replace":
+            return ("", ""), list(has.values())[: len(has) - most + 1]
+        key = "of the account" if message.sessions else "limits.per_user_sessions"
+        return ("per_user_limit", f"{most} sessions of user {user!r} ({key})"), []
+
+    def _address(self, call: Call, message: Admit) -> tuple[Grant | None, list[Call]]:
+        """An address, or the session that has to end before there is one."""
+        if not message.address:
+            return self.addresses.from_pool(message.pool, message.user, call), []
+        policy = self._settings.ip.conflict
+        owner = self.addresses.owner(message.address)
+        if not isinstance(owner, Call) or policy == "refuse":
+            return self.addresses.static(message.address, call), []
+        if policy == "new":
+            return None, [owner]
+        self._log.notice(
+            "static address in use",
+            sid=f"{call.sid:016x}",
+            user=message.user,
+            ip=format_address(message.address),
+            holder=f"{owner.sid:016x}",
+            action="one of the pool instead",
+        )
+        return self.addresses.from_pool(message.pool, message.user, call), []
+
+    def _refuse_session(self, call: Call, user: str, reason: str, text: str, now: float) -> None:
+        self._count(f"refused_{reason}")
+        self._quiet.warning(
+            reason,
+            "session refused",
+            now,
+            sid=f"{call.sid:016x}",
+            user=user,
+            peer=format_address(call.peer),
+            reason=reason,
+            text=text,
+        )
+        self._send(call.worker, Admitted(*call.handle, 0, 0, reason, text))
+
+    def _grant(self, call: Call, message: Admit, grant: Grant, now: float) -> None:
+        self.bans.succeeded(message.name or message.user, now)
+        call.user = message.user
+        call.realm = split(message.name or message.user)[0]
         call.admitted = True
         call.address = grant.address
         call.local = grant.local
-        self._of_user[user] = self._of_user.get(user, 0) + 1
+        self._of_user.setdefault(call.user, {})[call.index] = call
+        self._of_realm[call.realm] = self._of_realm.get(call.realm, 0) + 1
         pool = STATIC_POOL if grant.pool < 0 else min(grant.pool, STATIC_POOL - 1)
         self._table.grant(call.index, grant.address, grant.local, pool)
         self._send(call.worker, Admitted(*call.handle, grant.address, grant.local, "", ""))
+
+    def _failed(self, worker: Worker, message: Failed, now: float) -> None:
+        """Wrong credentials: of whom, from where, and how often by now?"""
+        call = self._find(worker, message.index, message.generation)
+        if call is None:
+            return
+        begun = self.bans.failed(message.name, call.peer, now)
+        for ban in begun:
+            self._count(f"bans_{ban.kind}")
+            self._log.warning(
+                "ban",
+                kind=ban.kind,
+                name=ban.name,
+                seconds=round(ban.until - now),
+                in_a_row=ban.level,
+                peer=format_address(call.peer),
+                hint="pptpcon unban lifts it",
+            )
+        if any(ban.kind == "user" for ban in begun):
+            self._tell_bans(now)
+
+    def _tell_bans(self, now: float) -> None:
+        users = self.bans.users(now)
+        for worker in self.placement.workers:
+            if worker.present:
+                self._send(worker.index, Banned(users))
+
+    def _unban(self, peer: bytes, message: Unban, now: float) -> None:
+        count = self.bans.lift(message.kind, message.name)
+        self._log.notice("unban", kind=message.kind, name=message.name, count=count)
+        self._tell_bans(now)
+        self._bus.send(peer, Unbanned(message.request, count))
 
     def _up(self, worker: Worker, message: Up, now: float) -> None:
         call = self._find(worker, message.index, message.generation)
@@ -615,7 +731,10 @@ class Exchange:
     # -- time
 
     def tick(self, now: float) -> None:
-        """Every second: heartbeats, silent workers."""
+        """Every second: heartbeats, silent workers, bans that are over."""
+        if self.bans.expire(now):
+            self._tell_bans(now)
+        self._gauge("bans_now", self.bans.holding)
         for worker in self.placement.workers:
             if not worker.present:
                 continue
@@ -688,6 +807,7 @@ class Exchange:
         """After a reload: sessions keep what they have."""
         self._settings = settings
         self.addresses.configure(settings)
+        self.bans.configure(settings.bans)
 
     def stop(self, now: float) -> None:
         """No new calls; every session gets a soft end."""
@@ -810,12 +930,20 @@ class Exchange:
         _less(self._of_ip, call.peer)
         _less(self._of_peer_call, (call.peer, call.peer_call_id))
         if call.admitted:
-            _less(self._of_user, call.user)
+            sessions = self._of_user[call.user]
+            del sessions[call.index]
+            if not sessions:
+                del self._of_user[call.user]
+            _less(self._of_realm, call.realm)
         if call.address:
             self.addresses.release(call.address)
         self.call_ids.give_back(call.call_id, now)
         self._table.release(call.index)
         self._free.append(call.index)
+        for waiting in self._admit_later.pop(call.index, ()):
+            newcomer = self.calls.get(waiting.index)
+            if newcomer is not None and newcomer.generation == waiting.generation:
+                self._admit(self.placement.workers[newcomer.worker], waiting, now)
 
     def _tell_end(self, call: Call) -> None:
         """The one cause, to the counter, the log and the history."""

@@ -73,6 +73,7 @@ class Pool:
     index: int
     ranges: list[tuple[int, int]]
     text: str  # as configured, for messages
+    next: str = ""  # the pool to go on with
     held: int = 0
     _ends: list[int] = field(default_factory=list)
     _sorted: list[tuple[int, int, int]] = field(default_factory=list)  # first, last, position
@@ -148,6 +149,7 @@ class Addresses:
                 index,
                 subtract(pool_ranges(pool.ranges), locals_),
                 ",".join(pool.ranges),
+                pool.next,
             )
             for index, pool in enumerate(settings.pools)
         ]
@@ -174,6 +176,10 @@ class Addresses:
             if pool.position(address) is not None:
                 pool.held += 1
         return True
+
+    def owner(self, address: int) -> object | None:
+        """Who holds it."""
+        return self._held.get(address)
 
     def release(self, address: int) -> None:
         """The session that had it is gone."""
@@ -205,23 +211,25 @@ class Addresses:
 
     def from_pool(self, name: str, user: str, owner: object) -> Grant:
         """An address of the pool `name` ("": the default one), the user's last if free."""
-        wanted = name or self._default
-        pool = next((pool for pool in self._pools if pool.name == wanted), None)
-        if pool is None:
+        chain = self._chain(name or self._default)
+        if not chain:
             key = "the account" if name else "ip.pool"
+            wanted = name or self._default
             raise NoAddress(
                 "no_address",
                 f"pool {wanted!r}, named by {key}, is not configured; add [pools.{wanted}]",
             )
+        pool = chain[0]
         address = self._last.get(user)
+        if address is not None and address not in self._held:
+            pool = next((p for p in chain if p.position(address) is not None), pool)
         if address is None or address in self._held or pool.position(address) is None:
-            address = pool.take(self._held)
+            address = None
+            for pool in chain:
+                if (address := pool.take(self._held)) is not None:
+                    break
         if address is None:
-            raise NoAddress(
-                "no_address",
-                f"pool {pool.name!r} is used up: all {pool.size} addresses of {pool.text[:200]} "
-                f"are in use; enlarge pools.{pool.name}.ranges",
-            )
+            raise NoAddress("no_address", _used_up(chain))
         self.hold(address, owner)
         pool._returned.pop(address, None)
         self._last[user] = address
@@ -231,6 +239,15 @@ class Addresses:
         position = pool.position(address)
         return Grant(address, self._local(position or 0), pool.index)
 
+    def _chain(self, name: str) -> list[Pool]:
+        """The pool of this name and those to go on with, each of them once."""
+        by_name = {pool.name: pool for pool in self._pools}
+        chain: list[Pool] = []
+        while (pool := by_name.get(name)) is not None and pool not in chain:
+            chain.append(pool)
+            name = pool.next
+        return chain
+
     def _local(self, position: int) -> int:
         """Our address beside the remote one at `position`: paired as pptpd does."""
         left = position % count(self._locals)
@@ -239,3 +256,18 @@ class Addresses:
                 return first + left
             left -= last - first + 1
         raise AssertionError("unreachable: left is below the count")
+
+
+def _used_up(chain: list[Pool]) -> str:
+    first = chain[0]
+    if len(chain) == 1:
+        return (
+            f"pool {first.name!r} is used up: all {first.size} addresses of {first.text[:200]} "
+            f"are in use; enlarge pools.{first.name}.ranges"
+        )
+    names = ", ".join(repr(pool.name) for pool in chain)
+    total = sum(pool.size for pool in chain)
+    return (
+        f"pools {names} are used up: all {total} addresses are in use; enlarge one of them,"
+        f" or name another one in pools.{chain[-1].name}.next"
+    )

@@ -252,6 +252,12 @@ class Dispatcher:
             self._counters.add("connections_refused_acl")
             self._quiet.warning("acl", "control connection refused", now, peer=peer, reason=ACL)
             return
+        if self._exchange.bans.source_left(address, now):
+            sock.close()
+            self._counters.add("connections_refused_ban")
+            reason = "too many wrong passwords from this address (bans)"
+            self._quiet.warning("ban", "control connection refused", now, peer=peer, reason=reason)
+            return
         limits = self._settings.limits
         mine = self._of_ip.get(address, 0)
         if len(self._by_fd) >= self._max_connections:

@@ -31,6 +31,7 @@ VERSION = 3
 # ops.metrics.END_CAUSES, why in a sentence, whether data flowed, seconds it was up (or
 # trying), inner octets from and to the subscriber.
 PastCall = tuple[int, int, str, int, int, str, str, bool, int, int, int]
+HeldBan = tuple[str, str, int, int]
 
 
 class MessageError(Exception):
@@ -246,6 +247,55 @@ class Changed:
     errors: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """W to D: these credentials were wrong; `name` as the peer sent it."""
+
+    index: int
+    generation: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Banned:
+    """D to W, after Welcome and at each change: users (ops.realms) whose logins are refused
+    unseen. It replaces what was said before."""
+
+    users: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListBans:
+    """Console to D: which bans hold?"""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class BanList:
+    """D to console: (kind, name, seconds left, the how manieth in a row) of each."""
+
+    request: int
+    bans: tuple[HeldBan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unban:
+    """Console to D: forget bans and failures. `kind`: user, source or all."""
+
+    request: int
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unbanned:
+    """D to console: how many had any."""
+
+    request: int
+    count: int
+
+
 MESSAGES: tuple[type, ...] = (
     Hello,
     Welcome,
@@ -268,6 +318,12 @@ MESSAGES: tuple[type, ...] = (
     Applied,
     Change,
     Changed,
+    Failed,
+    Banned,
+    ListBans,
+    BanList,
+    Unban,
+    Unbanned,
 )
 Message = (
     Hello
@@ -291,6 +347,12 @@ Message = (
     | Applied
     | Change
     | Changed
+    | Failed
+    | Banned
+    | ListBans
+    | BanList
+    | Unban
+    | Unbanned
 )
 
 

@@ -23,6 +23,9 @@ REFUSALS: Final[tuple[str, ...]] = (
     "address_in_use",  # a static address another session has
     "address_not_allowed",
     "incoming_call",  # ICRQ: Do Not Accept
+    "per_realm_limit",
+    "start_rate",  # this source began too many calls in a minute
+    "banned",  # this source or user failed to log in too often
 )
 
 # Why a session ended, in the words of the log; each maps to a RADIUS terminate cause later.
@@ -46,6 +49,8 @@ END_CAUSES: Final[tuple[str, ...]] = (
     "poison",  # its packets killed a worker twice
     "protocol_error",
     "internal_error",
+    "replaced",  # the same user, or one with the same address, logged in anew
+    "volume_limit",
 )
 
 # Results of control connections, the label of pptp_control_connections_total.
@@ -56,6 +61,7 @@ CONNECTION_RESULTS: Final[tuple[str, ...]] = (
     "timeout",
     "protocol_error",
     "closed",
+    "refused_ban",
 )
 
 AUTH_METHODS: Final[tuple[str, ...]] = (
@@ -88,6 +94,9 @@ DISPATCHER_COUNTERS: Final[tuple[str, ...]] = (
     "sessions_started",
     *(f"ended_{c}" for c in END_CAUSES),
     "no_gre_seen",
+    "bans_user",  # begun
+    "bans_source",
+    "bans_now",  # gauge
 )
 
 # Slots of a worker's control-thread counter page, in order.

@@ -105,6 +105,7 @@ class Ip:
     dns: tuple[str, ...] = ()  # at most 2
     wins: tuple[str, ...] = ()  # at most 2
     pool: str = "default"  # pool of accounts that name no address
+    conflict: Literal["refuse", "old", "new"] = "refuse"  # two sessions, one static address
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ class Pool:
 
     name: str
     ranges: tuple[str, ...]  # pptpd's remoteip syntax or CIDR: "192.168.1.234-238", "10.0.0.0/22"
+    next: str = ""  # the pool to take from when this one is used up
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,24 @@ class Limits:
     per_user_sessions: int = 0
     max_connections: int = 0  # 0: RLIMIT_NOFILE - 1000
     max_starting: int = 2000  # calls not up yet
+    over_user_limit: Literal["deny", "replace"] = "deny"  # the new session, or the oldest
+    per_realm_sessions: int = 0
+    per_ip_starts_per_minute: int = 0
+    session_timeout_s: int = 0
+    idle_timeout_s: int = 0
+    idle_by: Literal["both", "subscriber"] = "both"  # whose data is no idleness
+
+
+@dataclass(frozen=True, slots=True)
+class Bans:
+    """[bans] Who fails to log in too often is refused for a while; 0 failures: never."""
+
+    user_failures: int = 0
+    source_failures: int = 0
+    window_s: int = 600  # a failure counts so long
+    ban_s: int = 60  # the first ban; each one in a row is twice as long
+    longest_s: int = 86400
+    exempt: tuple[str, ...] = ()  # sources whose failures do not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +221,7 @@ class Settings:
     pools: tuple[Pool, ...] = (Pool("default", ("10.99.1.0-255", "10.99.2.0-255")),)
     accounts: Accounts = field(default_factory=Accounts)
     limits: Limits = field(default_factory=Limits)
+    bans: Bans = field(default_factory=Bans)
     metrics: Metrics = field(default_factory=Metrics)
     log: Logging = field(default_factory=Logging)
 

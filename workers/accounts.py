@@ -39,6 +39,7 @@ class Login:
     verdict: Verdict
     addresses: Addresses
     policy: Policy = NOTHING_SAID
+    counted: bool = True  # a refusal is the peer's fault: bans count it
 
 
 @dataclass(frozen=True, slots=True)

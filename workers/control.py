@@ -26,9 +26,11 @@ from ops.messages import (
     Admitted,
     Applied,
     Apply,
+    Banned,
     Down,
     End,
     Ended,
+    Failed,
     Hello,
     Install,
     Installed,
@@ -40,6 +42,7 @@ from ops.messages import (
 )
 from ops.metrics import AUTH_METHODS, CONTROL_COUNTERS, END_CAUSES
 from ops.ranges import format_address
+from ops.realms import user_key
 from ops.settings import Settings
 from workers.accounts import Login
 from workers.link_policy import account_policy, policy_of
@@ -78,6 +81,12 @@ LCP: Final = b"\xc0\x21"
 IPCP: Final = b"\x80\x21"
 LCP_PROTOCOL_REJECT: Final = 8
 
+BANNED: Final = Login(
+    Verdict(False, reason="the user is banned after too many wrong passwords (bans)"),
+    NO_ADDRESS,
+    counted=False,
+)
+
 SLOTS: Final[dict[str, int]] = {name: slot for slot, name in enumerate(CONTROL_COUNTERS)}
 
 
@@ -111,6 +120,8 @@ class Control:
         self._timers: list[tuple[float, int, int]] = []  # deadline, index, generation
         self._wakes: dict[Handle, float] = {}  # up and at rest, with an entry in _timers
         self._identifiers: dict[bytes, Handle] = {}  # IPv6CP: by the subscriber's
+        self._banned: frozenset[str] = frozenset()  # users whom no password helps
+        self._refused_unseen: list[tuple[Handle, bool]] = []  # banned; whether by EapRelay
         self._poisoned: set[Handle] = set()  # told in Hello, and ended by their cause
 
     # -- what the owner asks
@@ -194,10 +205,13 @@ class Control:
                 handle = (message.index, message.generation)
                 self._end(handle, message.cause, message.soft, now)
             case Welcome():
+                self._banned = frozenset()  # it may be another dispatcher; what holds follows
                 for handle in message.ends:
                     self._end(handle, "lost_carrier", True, now)
                 for handle in self._poisoned - set(message.ends):
                     self._ports.send(Down(*handle, "poison", POISON))
+            case Banned():
+                self._banned = frozenset(message.users)
             case Apply():
                 self._apply(message, now)
             case LinkInfo():
@@ -316,6 +330,8 @@ class Control:
                 auth=live.method,
                 reason=verdict.reason,
             )
+            if login.counted:
+                self._ports.send(Failed(*live.handle, live.peer_name))
 
     def handle_timer(self, now: float) -> None:
         """Links whose time has come, each of them once."""
@@ -457,6 +473,12 @@ class Control:
             self._broken(live, e, now)
             return
         self._settle(live)
+        while self._refused_unseen:
+            handle, relayed = self._refused_unseen.pop()
+            if relayed:
+                self.relayed(handle, b"", BANNED, now)
+            else:
+                self.authenticated(handle, BANNED, now)
 
     def _act(self, live: Live, action: Action, now: float) -> None:
         handle = live.handle
@@ -468,11 +490,17 @@ class Control:
                 live.peer_name = action.name
                 if not live.user:  # who it says it is, for those who look why it failed
                     self._table.set_user(handle[0], action.name, AUTH_METHODS.index(action.method))
-                self._ports.authenticate(handle, action)
+                if user_key(action.name) in self._banned:
+                    self._refused_unseen.append((handle, False))
+                else:
+                    self._ports.authenticate(handle, action)
             case EapRelay():
                 live.method = "eap"
                 live.peer_name = action.identity
-                self._ports.relay(handle, action)
+                if user_key(action.identity) in self._banned:
+                    self._refused_unseen.append((handle, True))
+                else:
+                    self._ports.relay(handle, action)
             case Admission():
                 self._ports.send(
                     Admit(
@@ -924,7 +952,7 @@ def _storable(live: Live, login: Login) -> Login:
         f"{login.policy.source or 'the account'} says too much: {size} octets of routes, classes"
         f" and other attributes, at most {room} for this name; use fewer or shorter ones"
     )
-    return Login(Verdict(False, reason=reason), NO_ADDRESS)
+    return Login(Verdict(False, reason=reason), NO_ADDRESS, counted=False)
 
 
 def _mppe(agreed: Agreed) -> str:

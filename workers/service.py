@@ -146,7 +146,7 @@ class Service:
     def relay(self, handle: Handle, request: EapRelay) -> None:
         """EAP of types we do not speak: only a RADIUS server could."""
         reason = "this EAP type needs a RADIUS server, and none is configured"
-        login = Login(Verdict(False, reason=reason), NO_ADDRESS)
+        login = Login(Verdict(False, reason=reason), NO_ADDRESS, counted=False)
 
         def answer() -> None:
             self.control.relayed(handle, b"", login, self._loop.time())
@@ -167,7 +167,7 @@ class Service:
             login = await self._accounts.verify(request, handle[0])
         except Exception as e:  # a login must end with a verdict
             reason = f"internal error: {type(e).__name__}: {e}"
-            login = Login(Verdict(False, reason=reason), NO_ADDRESS)
+            login = Login(Verdict(False, reason=reason), NO_ADDRESS, counted=False)
         self.control.authenticated(handle, login, self._loop.time())
         self._after()
 

@@ -21,6 +21,7 @@ MODULES: Final[dict[str, str]] = {
     "import-config": "ops.cli.import_config",
     "show": "ops.cli.show",
     "terminate": "ops.cli.terminate",
+    "unban": "ops.cli.unban",
     "demo": "ops.cli.demo",
     "bench": "ops.cli.bench",
     "version": "ops.cli.version",

@@ -309,6 +309,21 @@ def ippool(as_json: bool, run_dir: str | None) -> None:
     _rows(found, as_json)
 
 
+@show.command("bans", cls=ClientCommand, short_help="Show who is banned.")
+@json_option
+@run_dir_option
+def bans(as_json: bool, run_dir: str | None) -> None:
+    """Show users and source addresses that are banned after too many wrong passwords.
+
+    `pptpcon unban` lifts a ban.
+    """
+    found = Control(run_dir).get("/api/bans")
+    if not found and not as_json:
+        click.echo("nobody is banned")
+        return
+    _rows(found, as_json)
+
+
 def _rows(found: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))

@@ -35,6 +35,7 @@ def cross_check(
     return [
         *_check_pool_named(sections, names),
         *_check_pools(sections, pools),
+        *_check_chains(sections, pools, names),
         *_check_mppe(sections),
         *_check_accounts(sections),
         *_check_domains(sections),
@@ -49,6 +50,32 @@ def _check_pool_named(sections: dict[str, Section], names: Sequence[str]) -> lis
         return []
     known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     return [Remark(("ip", "pool"), f"must name a pool; there is {known}")]
+
+
+def _check_chains(
+    sections: dict[str, Section], pools: dict[str, Pool], names: Sequence[str]
+) -> list[Remark]:
+    """A chain of pools goes on to one that exists, and comes to an end."""
+    remarks = []
+    for name, pool in pools.items():
+        seen = [name]
+        at = pool.next
+        while at in pools and at not in seen:
+            seen.append(at)
+            at = pools[at].next
+        if pool.next and pool.next not in names:
+            remarks.append(Remark(("pools", name, "next"), f"there is no pool {pool.next!r}"))
+        elif at == name:
+            chain = " to ".join([*seen, name])
+            remarks.append(Remark(("pools", name, "next"), f"goes round in a circle: {chain}"))
+    accounts = sections.get("accounts")
+    if isinstance(accounts, Accounts) and names:
+        remarks += [
+            Remark(("accounts", "rules", at, "pool"), f"there is no pool {rule.pool!r}")
+            for at, rule in enumerate(accounts.rules)
+            if rule.pool and rule.pool not in names
+        ]
+    return remarks
 
 
 def _check_pools(sections: dict[str, Section], pools: dict[str, Pool]) -> list[Remark]:

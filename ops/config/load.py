@@ -134,7 +134,7 @@ def _sections(
 
 def _pools(document: dict[str, Any], check: Report) -> dict[str, schema.Pool]:
     if "pools" not in document:
-        return {p.name: schema.Pool(ranges=p.ranges) for p in Settings().pools}
+        return {p.name: schema.Pool(ranges=p.ranges, next=p.next) for p in Settings().pools}
     given = document["pools"]
     if not isinstance(given, dict):
         check.add(("pools",), f"must be sections, as in [pools.default], got {kind_of(given)}")

@@ -229,6 +229,11 @@ class Ip(Section):
         tuple[Address, ...], Field(max_length=2), AfterValidator(values.check_distinct)
     ] = Field((), description="Up to two WINS servers.")
     pool: Text = Field("default", description="Pool of accounts that name no address.")
+    conflict: Literal["refuse", "old", "new"] = Field(
+        "refuse",
+        description="A static address that another session has: the new session is refused"
+        ' ("refuse"), gets one of its pool instead ("old"), or the other one ends for it ("new").',
+    )
 
 
 class Ipv6(Section):
@@ -255,6 +260,7 @@ class Pool(Section):
         description="Ranges in pptpd's remoteip syntax (every address is used), or prefixes"
         " (network and broadcast address are left out)."
     )
+    next: Text = Field("", description="The pool to take from when this one is used up.")
 
 
 class AccountRule(Section):
@@ -353,6 +359,54 @@ class Limits(Section):
     max_starting: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
         2000, description="Calls that may be negotiating at a time."
     )
+    over_user_limit: Literal["deny", "replace"] = Field(
+        "deny",
+        description="A session over the user's limit is refused (\"deny\"), or the user's oldest"
+        ' one ends for it ("replace").',
+    )
+    per_realm_sessions: Limit = Field(
+        0, description=r"Sessions of one realm: of REALM\user or user@realm."
+    )
+    per_ip_starts_per_minute: Limit = Field(
+        0, description="Calls that one client address may begin in a minute."
+    )
+    session_timeout_s: Annotated[Whole, Field(ge=0, le=31536000)] = Field(
+        0, description="Seconds after which a session ends."
+    )
+    idle_timeout_s: Annotated[Whole, Field(ge=0, le=31536000)] = Field(
+        0, description="Seconds without data after which a session ends; LCP echoes are no data."
+    )
+    idle_by: Literal["both", "subscriber"] = Field(
+        "both", description='Whose data counts: of "both" directions, or of the "subscriber" alone.'
+    )
+
+
+class Bans(Section):
+    """Who fails to log in too often is refused for a while. `pptpcon show bans`, `unban`."""
+
+    user_failures: Limit = Field(
+        0,
+        description="Wrong passwords of one user that ban it, from wherever they came; 0: never."
+        " Anybody can have a user banned this way.",
+    )
+    source_failures: Limit = Field(
+        0,
+        description="Wrong passwords from one address that ban it; 0: never. Many clients may be"
+        " behind one address.",
+    )
+    window_s: Annotated[Whole, Field(ge=1, le=604800)] = Field(
+        600, description="Seconds for which a failure counts."
+    )
+    ban_s: Annotated[Whole, Field(ge=1, le=604800)] = Field(
+        60, description="Seconds of the first ban; each further one is twice as long."
+    )
+    longest_s: Annotated[Whole, Field(ge=1, le=31536000)] = Field(
+        86400, description="Seconds that no ban exceeds."
+    )
+    exempt: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_network)], ...],
+        AfterValidator(values.check_distinct),
+    ] = Field((), description="Client networks whose failures do not count.")
 
 
 class Metrics(Section):
@@ -383,6 +437,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "ipv6": Ipv6,
     "accounts": Accounts,
     "limits": Limits,
+    "bans": Bans,
     "metrics": Metrics,
     "log": Logging,
 }
@@ -412,6 +467,7 @@ class Config:
             parts[name] = kind(**values)  # type: ignore[operator]
         local = parse_ranges(parts["ip"].local)
         parts["pools"] = tuple(
-            settings.Pool(name, without(pool.ranges, local)) for name, pool in self.pools.items()
+            settings.Pool(name, without(pool.ranges, local), pool.next)
+            for name, pool in self.pools.items()
         )
         return settings.Settings(**parts)

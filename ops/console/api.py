@@ -21,9 +21,10 @@ from ops.console import past
 from ops.console.bus import Bus, BusError, BusTimeoutError
 from ops.console.collector import OpenMetricsCollector, TableCollector
 from ops.console.columns import COLUMNS
-from ops.console.view import View
+from ops.console.view import View, plain
 from ops.log import Log
 from ops.ranges import format_address, parse_address
+from workers.policy import NOTHING_SAID, PolicyError, pack_changes
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,6 +105,19 @@ def selector(by: object, value: object) -> tuple[str, str]:
     return str(by), value
 
 
+async def _body(request: web.Request, *known: str) -> dict[str, Any]:
+    """The JSON object sent, with no other members than these."""
+    _query(request)
+    try:
+        body = json.loads(await request.text())
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is no JSON") from None
+    if not isinstance(body, dict) or set(body) - set(known):
+        shape = ", ".join(f'"{name}": ...' for name in known)
+        raise BadRequest(f"the body must be {{{shape}}}")
+    return body
+
+
 def _peer_uid(request: web.Request) -> int | None:
     """Who is at the other end of the control socket."""
     sock = request.transport.get_extra_info("socket") if request.transport else None
@@ -137,6 +151,9 @@ class Api:
         app.router.add_get("/api/session/{name:.+}", self.session)
         app.router.add_get("/api/ends", self.ends)
         app.router.add_post("/api/terminate", self.terminate)
+        app.router.add_post("/api/change", self.change)
+        app.router.add_get("/api/bans", self.bans)
+        app.router.add_post("/api/unban", self.unban)
         return app
 
     def _application(self) -> web.Application:
@@ -271,13 +288,7 @@ class Api:
 
     async def terminate(self, request: web.Request) -> web.Response:
         """{"by": ..., "value": ..., "soft": ...} -> {"count": N}."""
-        _query(request)
-        try:
-            body = json.loads(await request.text())
-        except (ValueError, RecursionError):
-            raise BadRequest("the body is no JSON") from None
-        if not isinstance(body, dict) or set(body) - {"by", "value", "soft"}:
-            raise BadRequest('the body must be {"by": ..., "value": ..., "soft": ...}')
+        body = await _body(request, "by", "value", "soft")
         soft = body.get("soft", True)
         if not isinstance(soft, bool):
             raise BadRequest("soft: neither true nor false")
@@ -291,4 +302,67 @@ class Api:
         self._log.notice(
             "terminate", by=by, value=value, soft=soft, sessions=count, uid=_peer_uid(request)
         )
+        return _json({"count": count})
+
+    async def change(self, request: web.Request) -> web.Response:
+        """{"by": ..., "value": ..., "changes": {FIELD: VALUE}} -> {"count": N, "errors": [...]}.
+
+        Fields and types are those of workers.policy.Policy.
+        """
+        body = await _body(request, "by", "value", "changes")
+        by, value = selector(body.get("by"), body.get("value", ""))
+        changes = body.get("changes")
+        if not isinstance(changes, dict) or not changes:
+            raise BadRequest("changes: must be {FIELD: VALUE, ...}")
+        try:
+            NOTHING_SAID.changed(changes)
+        except PolicyError as e:
+            raise BadRequest(f"changes: {e}") from None
+        try:
+            count, errors = await self._bus.change(by, value, pack_changes(changes))
+        except BusTimeoutError as e:
+            return _line(504, str(e))
+        except BusError as e:
+            return _line(502, str(e))
+        self._log.notice(
+            "change",
+            by=by,
+            value=value,
+            fields=",".join(sorted(changes)),
+            sessions=count,
+            uid=_peer_uid(request),
+        )
+        return _json({"count": count, "errors": errors})
+
+    async def bans(self, request: web.Request) -> web.Response:
+        """A row a ban."""
+        _query(request)
+        try:
+            bans = await self._bus.bans()
+        except BusTimeoutError as e:
+            return _line(504, str(e))
+        except BusError as e:
+            return _line(502, str(e))
+        return _json(
+            [
+                {"kind": kind, "name": plain(name), "seconds-left": left, "in-a-row": level}
+                for kind, name, left, level in bans
+            ]
+        )
+
+    async def unban(self, request: web.Request) -> web.Response:
+        """{"kind": "user" | "source" | "all", "name": ...} -> {"count": N}."""
+        body = await _body(request, "kind", "name")
+        kind, name = body.get("kind"), body.get("name", "")
+        if kind not in ("user", "source", "all"):
+            raise BadRequest("kind: must be user, source or all")
+        if not isinstance(name, str) or len(name) > VALUE_MAX or bool(name) == (kind == "all"):
+            raise BadRequest("name: must be empty for all, else the user or the address")
+        try:
+            count = await self._bus.unban(kind, name)
+        except BusTimeoutError as e:
+            return _line(504, str(e))
+        except BusError as e:
+            return _line(502, str(e))
+        self._log.notice("unban", kind=kind, name=name, count=count, uid=_peer_uid(request))
         return _json({"count": count})

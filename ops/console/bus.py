@@ -12,7 +12,12 @@ import zmq.asyncio
 
 from ops import messages
 from ops.messages import (
+    BanList,
+    Change,
+    Changed,
     Ends,
+    HeldBan,
+    ListBans,
     Message,
     MessageError,
     PastCall,
@@ -20,11 +25,13 @@ from ops.messages import (
     Refused,
     Terminate,
     Terminated,
+    Unban,
+    Unbanned,
 )
 
 TIMEOUT_S: Final = 5.0
 
-A = TypeVar("A", Terminated, PastCalls)
+A = TypeVar("A", Terminated, PastCalls, Changed, BanList, Unbanned)
 
 
 class BusError(Exception):
@@ -49,6 +56,22 @@ class Bus:
         number = next(self._numbers)
         answer = await self._request(number, Terminate(number, by, value, soft), Terminated)
         return answer.count
+
+    async def change(self, by: str, value: str, changes: bytes) -> tuple[int, tuple[str, ...]]:
+        """Change the sessions that match; how many did, and what was said about others."""
+        number = next(self._numbers)
+        answer = await self._request(number, Change(number, by, value, changes), Changed)
+        return answer.count, answer.errors
+
+    async def bans(self) -> tuple[HeldBan, ...]:
+        """Those that hold."""
+        number = next(self._numbers)
+        return (await self._request(number, ListBans(number), BanList)).bans
+
+    async def unban(self, kind: str, name: str) -> int:
+        """Lift bans and forget failures; how many had any."""
+        number = next(self._numbers)
+        return (await self._request(number, Unban(number, kind, name), Unbanned)).count
 
     async def ends(self, value: str, limit: int) -> tuple[PastCall, ...]:
         """The newest calls that ended, of those that `value` names; "" and 0: all."""

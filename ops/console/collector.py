@@ -95,6 +95,9 @@ DISPATCHER: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "link_info_unmatched": ("pptp_link_info_unmatched_total", ()),
     "wan_errors_received": ("pptp_wan_errors_total", ()),
     "sessions_started": ("pptp_sessions_started_total", ()),
+    "bans_user": ("pptp_bans_total", ("user",)),
+    "bans_source": ("pptp_bans_total", ("source",)),
+    "bans_now": ("pptp_bans", ()),
     "no_gre_seen": ("pptp_calls_without_gre_total", ()),
     **{
         f"connections_{result}": ("pptp_control_connections_total", (result,))

@@ -23,6 +23,7 @@ class PoolUse:
     name: str
     size: int | None
     used: int
+    next: str = ""  # the pool to go on with
 
 
 class Pools:
@@ -31,7 +32,13 @@ class Pools:
     def __init__(self, settings: Settings) -> None:
         own = parse_ranges(settings.ip.local)
         self._pools = [
-            Pool(pool.name, index, subtract(pool_ranges(pool.ranges), own), ",".join(pool.ranges))
+            Pool(
+                pool.name,
+                index,
+                subtract(pool_ranges(pool.ranges), own),
+                ",".join(pool.ranges),
+                pool.next,
+            )
             for index, pool in enumerate(settings.pools)
         ]
 
@@ -46,7 +53,7 @@ class Pools:
         """A line for each pool and one for STATIC, when `addresses` are given out."""
         given = list(addresses)
         found = [
-            PoolUse(p.name, p.size, sum(p.position(a) is not None for a in given))
+            PoolUse(p.name, p.size, sum(p.position(a) is not None for a in given), p.next)
             for p in self._pools
         ]
         static = sum(all(p.position(a) is None for p in self._pools) for a in given)

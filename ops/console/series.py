@@ -81,6 +81,8 @@ SERIES: Final[tuple[Series, ...]] = (
     _counter("pptp_calls_accepted_total", "Outgoing-Call-Replies sent that say connected."),
     _counter("pptp_calls_refused_total", "Calls and connections refused, by reason.", "reason"),
     _counter("pptp_calls_without_gre_total", "Calls that were up and got no GRE at all."),
+    _counter("pptp_bans_total", "Bans begun after too many wrong passwords, by kind.", "kind"),
+    _gauge("pptp_bans", "Users and source addresses banned now."),
     _counter("pptp_link_info_unmatched_total", "Set-Link-Info messages for a call nobody knows."),
     _counter("pptp_wan_errors_total", "WAN-Error-Notify messages received."),
     _counter(

@@ -23,7 +23,7 @@ from workers.session import BlobError, Saved
 STALE_S: Final = 5.0  # without a heartbeat: not ready
 
 
-def _plain(value: str) -> str:
+def plain(value: str) -> str:
     """A name whose octets are no UTF-8, for JSON."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -38,7 +38,7 @@ def _said(policy: dict[str, Any]) -> dict[str, Any]:
             return [word(name, item) for item in value]
         if isinstance(value, int) and name in ("address", "dns", "wins"):
             return format_address(value)
-        return _plain(value) if isinstance(value, str) else value
+        return plain(value) if isinstance(value, str) else value
 
     return {name: word(name, value) for name, value in policy.items()}
 
@@ -159,6 +159,7 @@ class View:
                 "total": pool.size,
                 "used": pool.used,
                 "available": None if pool.size is None else max(0, pool.size - pool.used),
+                "next": pool.next or None,
             }
             for pool in self._pools.use(addresses)
         ]
@@ -307,8 +308,8 @@ class View:
         except BlobError as e:
             return {"saved": f"not readable: {e}"}
         return {
-            "username": _plain(saved.user) or s.name or None,
-            "peer-name": _plain(saved.peer_name) or None,
+            "username": plain(saved.user) or s.name or None,
+            "peer-name": plain(saved.peer_name) or None,
             "dns": [format_address(address) for address in saved.dns],
             "policy": _said(saved.policy),
             "link": links.describe(saved.link),

@@ -20,6 +20,9 @@ VALUES = {
     | st.binary(max_size=8).map(lambda b: b.decode("utf-8", "surrogateescape")),
     bool: st.booleans(),
     bytes: st.binary(max_size=20),
+    tuple[messages.HeldBan, ...]: st.lists(
+        st.tuples(st.text(max_size=9), st.text(max_size=9), ints, ints), max_size=3
+    ).map(tuple),
     tuple[str, ...]: st.lists(st.text(max_size=20), max_size=3).map(tuple),
     tuple[tuple[int, int], ...]: st.lists(st.tuples(ints, ints), max_size=4).map(tuple),
 }

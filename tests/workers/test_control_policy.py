@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from fastpath.layout import BLOB_MAX
-from ops.messages import Admit, Applied, Apply
+from ops.messages import Admit, Applied, Apply, Banned, Failed
 from ops.ranges import parse_address
 from ops.settings import AccountRule
 from tests.workers.world import World, settings
@@ -108,3 +108,17 @@ def test_the_room_in_the_blob_is_what_the_link_leaves(world: World) -> None:
     link = Saved.unpack(world.table.blob(handle[0])).link
     # 40 octets are the rest of the blob; 960 POLICY_ROOM.
     assert len(msgpack.packb(link)) + 40 + 960 + 60 < BLOB_MAX
+
+
+def test_a_wrong_password_is_told_and_a_banned_user_is_refused_unseen(world: World) -> None:
+    handle = world.start(0, "billy", "wrong")
+    assert world.of(handle, Failed)[0] == Failed(*handle, "billy")
+    world.control.message(Banned(("billy",)), world.now)
+    told = len(world.requests)
+    second = world.start(1)  # the password is right
+    assert not world.clients[second].up
+    assert len(world.requests) == told
+    assert world.of(second, Failed) == []
+    assert "banned" in str(world.log.named("login refused")[-1]["reason"])
+    world.control.message(Banned(()), world.now)
+    assert world.clients[world.start(2)].up

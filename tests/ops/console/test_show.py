@@ -138,7 +138,7 @@ def test_workers_ippool_version(running: Console) -> None:
     assert [(w["worker"], w["sessions"], w["drops"]) for w in workers] == [(0, 1, 4), (1, 2, 1)]
     assert len(show(running, "workers").stdout.splitlines()) == 4
     pools = show(running, "ippool").stdout.splitlines()
-    assert [p.strip() for p in pools[3].split("|")] == ["vip", "2", "1", "1", "50.0%"]
+    assert [p.strip() for p in pools[3].split("|")] == ["vip", "2", "1", "1", "", "50.0%"]
     assert show(running, "version").stdout.startswith("version: ")
 
 
