@@ -42,10 +42,9 @@ def serving(
     *,
     mppe: bool,
     sessions: int = 1,
-    call_id: int = 0,
     extra: Mapping[str, Mapping[str, Toml]] | None = None,
 ) -> Iterator[Service]:
-    """Concentrator and client with all sessions up; `call_id`: the client's first, 0 any."""
+    """Concentrator and client with all sessions up."""
     password = secrets.token_urlsafe(12)
     policy = "require" if mppe else "deny"
     sections: dict[str, dict[str, Toml]] = {
@@ -63,7 +62,7 @@ def serving(
     os.close(write)
     argv = [*PYTHON, "ops.client", "--server", WAN_SERVER, "--user", USER + "{i}", "--json"]
     argv += ["--password-fd", str(read), "--route", LAN_NET, "--mppe", policy]
-    argv += ["--count", str(sessions), *(["--call-id", str(call_id)] if call_id else [])]
+    argv += ["--count", str(sessions)]
     client = ground.start(
         "clients", "client", argv, cpus=(OTHER_CPU,), pass_fds=(read,), stdout=subprocess.PIPE
     )
