@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import shutil
 import statistics
 import subprocess
@@ -25,28 +24,24 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ops.client import netns
-from ops.client.child import PYTHON, Child, ChildError
-from ops.client.concentrator import Concentrator, Samples
-from ops.client.lines import Lines
+from ops.client.child import Child, ChildError
+from ops.client.concentrator import Samples
 from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, LAN_NET, WAN_SERVER, Playground, why_not
+from tests.bench.results import BenchError, Result, cannot
+from tests.bench.service import DATA_CPU, OTHER_CPU, serving
 
-DATA_CPU: Final = 1
-OTHER_CPU: Final = 0
 IPERF_PORT: Final = 5201
 OPENVPN_PORT: Final = 1194
-USER: Final = "bench"
 TICK: Final = os.sysconf("SC_CLK_TCK")
 UP, DOWN = "up", "down"
-
-
-class BenchError(Exception):
-    """A run can't be made; says why."""
+GOALS: Final = {UP: 0.25, DOWN: 0.3}  # of openvpn's server CPU per GB, MPPE-128
+REFERENCE: Final = {UP: 16.1, DOWN: 13.5}  # openvpn's s/GB on the reference machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,53 +198,12 @@ def counts(samples: Samples) -> Packets:
 @contextmanager
 def ours(ground: Playground, mppe: bool) -> Iterator[Tunnel]:
     """The concentrator with one session of our client."""
-    password = secrets.token_urlsafe(12)
-    concentrator = Concentrator(
-        ground,
-        {USER: password},
-        extra={
-            "workers": {"count": 1, "cpus": [DATA_CPU]},
-            "mppe": {"policy": "require" if mppe else "deny"},
-        },
-    )
-    concentrator.start()
-    read, write = os.pipe()
-    os.write(write, password.encode() + b"\n")
-    os.close(write)
-    argv = [*PYTHON, "ops.client", "--server", WAN_SERVER, "--user", USER, "--json"]
-    argv += ["--password-fd", str(read), "--route", LAN_NET]
-    argv += ["--mppe", "require" if mppe else "deny"]
-    client = ground.start(
-        "clients", "client", argv, cpus=(OTHER_CPU,), pass_fds=(read,), stdout=subprocess.PIPE
-    )
-    os.close(read)
-    try:
-        address = _address(client)
-
+    with serving(ground, mppe=mppe) as service:
         yield Tunnel(
             f"pptpcon {'MPPE-128' if mppe else 'no MPPE'}",
-            address,
-            lambda: counts(concentrator.metrics()),
+            service.addresses[0],
+            lambda: counts(service.concentrator.metrics()),
         )
-    finally:
-        client.stop()
-        concentrator.stop()
-
-
-def _address(client: Child) -> str:
-    lines = Lines()
-    lines.add("client", client.process.stdout)
-    until = time.monotonic() + 20
-    try:
-        while time.monotonic() < until and client.alive():
-            for _, line in lines.read(0.5):
-                if line.get("event") == "up":
-                    return str(line["address"])
-                if line.get("event") == "failed":
-                    raise BenchError(f"the client did not come up: {line['reason']}")
-    finally:
-        lines.close()
-    raise client.failure("no session came up")
 
 
 # -- the yardstick
@@ -345,7 +299,7 @@ def median(runs: Sequence[Run]) -> Run:
     )
 
 
-def bench(seconds: float, repeat: int, *, yardstick: bool) -> dict[str, Any]:
+def bench(seconds: float, repeat: int, *, yardstick: bool) -> Result:
     """All runs, tunnel by tunnel, `repeat` times by turns."""
     all_runs: list[Run] = []
     with Playground() as ground:
@@ -364,46 +318,45 @@ def bench(seconds: float, repeat: int, *, yardstick: bool) -> dict[str, Any]:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in all_runs:
         groups.setdefault((run.tunnel, run.direction), []).append(run)
-    runs = [median(group) for group in groups.values()]
-    ratios = {}
+    return judge([median(group) for group in groups.values()], seconds, repeat)
+
+
+def judge(runs: Sequence[Run], seconds: float, repeat: int) -> Result:
+    """Medians as rows, ours against the yardstick's."""
+    result = Result("datapath")
+    others = {run.direction: run for run in runs if run.tunnel.startswith("openvpn")}
     for run in runs:
-        other = next(
-            (r for r in runs if r.tunnel.startswith("openvpn") and r.direction == run.direction),
-            None,
-        )
-        if other is not None and other is not run and run.tunnel != other.tunnel:
-            ratios[f"{run.tunnel} {run.direction}"] = run.server_s_per_gb / other.server_s_per_gb
-    return {
-        "seconds": seconds,
-        "repeat": repeat,
-        "load": os.getloadavg()[0],
-        "runs": [asdict(run) for run in runs],
-        "ratios": ratios,
-    }
+        row = f"{run.tunnel} {run.direction}"
+        values = {k: float(v) for k, v in asdict(run).items() if not isinstance(v, str)}
+        result.figure(row, **values)
+        other = others.get(run.direction)
+        if other is run:
+            result.yardstick(f"{row}, s/GB", run.server_s_per_gb, REFERENCE[run.direction])
+        elif other is not None:
+            goal = {"at_most": GOALS[run.direction]} if "MPPE-128" in run.tunnel else {}
+            result.ratio(row, run.server_s_per_gb / other.server_s_per_gb, **goal)
+    result.note(
+        f"medians of {repeat} runs of {seconds:g} s; ratios: server CPU per GB of openvpn's"
+    )
+    return result
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: Result) -> str:
     """The result for a person."""
     lines = [
-        f"{'tunnel':22} {'way':5} {'Mbit/s':>8} {'s/GB':>7} {'us/pkt':>7} {'load':>6} "
+        f"{'tunnel and way':26} {'Mbit/s':>8} {'s/GB':>7} {'us/pkt':>7} {'load':>6} "
         f"{'machine s/GB':>13} {'ACKs/pkt':>9} {'GRE acks/pkt':>13} "
         f"{'data us/pkt':>12} {'per wake-up':>12} {'batch':>6}"
     ]
-    for run in result["runs"]:
+    for row, run in result.figures.items():
         lines.append(
-            f"{run['tunnel']:22} {run['direction']:5} {run['mbit']:8.0f} "
+            f"{row:26} {run['mbit']:8.0f} "
             f"{run['server_s_per_gb']:7.2f} {run['server_us_per_packet']:7.2f} "
             f"{100 * run['server_load']:5.0f}% {run['machine_s_per_gb']:13.2f} "
             f"{run['tcp_acks_per_packet']:9.2f} {run['pure_acks_per_packet']:13.3f} "
             f"{run['data_us_per_packet']:12.2f} {run['packets_per_wakeup']:12.1f} "
             f"{run['batch']:6.1f}"
         )
-    for name, ratio in result["ratios"].items():
-        lines.append(f"{name}: {ratio:.2f} of openvpn's server CPU per GB")
-    lines.append(
-        f"server CPU is s/GB, us/pkt and load; medians of {result['repeat']} runs of "
-        f"{result['seconds']:g} s; load average at the end {result['load']:.2f}"
-    )
     return "\n".join(lines)
 
 
@@ -425,15 +378,15 @@ def main() -> int:
     if (os.cpu_count() or 1) <= DATA_CPU:
         lacking = lacking or "two CPUs are needed: one for the server's data thread alone"
     if lacking:
-        print(f"datapath: {lacking}", file=sys.stderr)
-        return 77
+        return cannot("datapath", lacking)
     try:
         result = bench(words.seconds, words.repeat, yardstick=not words.no_openvpn)
     except (BenchError, ChildError, NetnsError, OSError, subprocess.SubprocessError) as e:
         print(f"datapath: {e}", file=sys.stderr)
         return 1
-    print(json.dumps(result) if words.json else table(result))
-    return 0
+    if not words.json:
+        print(table(result))
+    return result.finish(as_json=words.json, figures=False)
 
 
 if __name__ == "__main__":

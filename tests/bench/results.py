@@ -116,11 +116,11 @@ class Result:
             "notes": self.notes,
         }
 
-    def table(self) -> str:
-        """The same for a person."""
+    def table(self, *, figures: bool = True) -> str:
+        """The same for a person, with or without the raw figures."""
         lines = []
         wide = max((len(row) for row in (*self.figures, *self.ratios)), default=0)
-        for row, values in self.figures.items():
+        for row, values in self.figures.items() if figures else ():
             words = "  ".join(f"{name} {value:,.5g}" for name, value in values.items())
             lines.append(f"{row:{wide}}  {words}")
         for row, value in self.ratios.items():
@@ -135,9 +135,9 @@ class Result:
         lines += [f"INVALID: {text}" for text in self.invalid]
         return "\n".join(lines)
 
-    def finish(self, *, as_json: bool) -> int:
+    def finish(self, *, as_json: bool, figures: bool = True) -> int:
         """Print, and the exit status: 0, 1 a goal was missed, 3 the run does not count."""
-        print(json.dumps(self.as_dict()) if as_json else self.table(), flush=True)
+        print(json.dumps(self.as_dict()) if as_json else self.table(figures=figures), flush=True)
         if self.invalid:
             return NOT_VALID
         return 0 if all(self.met.values()) else NOT_MET
