@@ -12,8 +12,9 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher import descriptors, filters, nft
+from dispatcher import descriptors, filters, firewall, nft
 from dispatcher.descriptors import Tun, UnavailableError
+from dispatcher.firewall import Passed
 from ops.settings import Settings
 
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared, not bound
@@ -26,6 +27,7 @@ class GreSockets:
 
     packet_mode: bool
     reason: str  # why this mode
+    send_reason: str  # why by next hop, or why not
     receive: list[socket.socket]
     send: list[socket.socket]
     drop_all: socket.socket | None
@@ -40,6 +42,11 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
     text = settings.listen.address
     address = 0 if text == ANY_ADDRESS else int.from_bytes(socket.inet_aton(text), "big")
     reason = "configured"
+    passed = Passed("", "")
+    if "auto" in (mode, settings.gre.send):
+        passed = firewall.passed_by()
+    if mode == "auto" and passed.receive:
+        mode, reason = "raw", f"packet sockets would pass by a firewall rule: {passed.receive}"
     if mode == "auto" and workers <= RAW_WORKERS and not nft.available():
         mode, reason = "raw", f"{workers} workers and no libnftables"
     if mode != "raw":
@@ -59,20 +66,40 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
             # drop-all socket also keep the kernel from answering with ICMP.
             send = [descriptors.gre_raw(filters.NOTHING) for _ in range(workers)]
             drop_all = descriptors.gre_raw(filters.NOTHING)
-            hop = _hop_sockets(settings, workers)
-            return GreSockets(True, reason, receive, send, drop_all, hop)
+            why = _send_mode(settings, passed)
+            hop = _hop_sockets(workers, why)
+            return GreSockets(True, reason, why.text, receive, send, drop_all, hop)
     raw = [
         descriptors.gre_raw(
             filters.accept(own, address=address, bucket=(worker, workers)), receive_buffer=size
         )
         for worker in range(workers)
     ]
-    hop = _hop_sockets(settings, workers) if settings.gre.send == "packet" else []
-    return GreSockets(False, reason, raw, [sock.dup() for sock in raw], None, hop)
+    why = _send_mode(settings, passed)
+    if settings.gre.send == "auto":
+        why = SendMode(False, "GRE is received by raw sockets")
+    hop = _hop_sockets(workers, why)
+    return GreSockets(False, reason, why.text, raw, [sock.dup() for sock in raw], None, hop)
 
 
-def _hop_sockets(settings: Settings, workers: int) -> list[socket.socket]:
+@dataclass(frozen=True, slots=True)
+class SendMode:
+    """By packet sockets or not, and why."""
+
+    packet: bool
+    text: str
+
+
+def _send_mode(settings: Settings, passed: Passed) -> SendMode:
     """Packet sockets go past output firewall, policy routing and IPsec: see gre.send."""
-    if settings.gre.send == "raw" or (settings.gre.send == "auto" and descriptors.ipsec_policies()):
-        return []
-    return [descriptors.packet_sender() for _ in range(workers)]
+    if settings.gre.send != "auto":
+        return SendMode(settings.gre.send == "packet", "configured")
+    if descriptors.ipsec_policies():
+        return SendMode(False, "there are IPsec policies")
+    if passed.send:
+        return SendMode(False, f"packet sockets would pass by a firewall rule: {passed.send}")
+    return SendMode(True, "half the cost of the routing table")
+
+
+def _hop_sockets(workers: int, mode: SendMode) -> list[socket.socket]:
+    return [descriptors.packet_sender() for _ in range(workers)] if mode.packet else []

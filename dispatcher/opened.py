@@ -82,7 +82,13 @@ class Opened:
         except OSError as e:
             raise UnavailableError(f"GRE sockets: {os.strerror(e.errno or 0)}") from None
         mode = "packet" if self.gre.packet_mode else "raw"
-        log.info("gre mode", mode=mode, reason=self.gre.reason)
+        log.info(
+            "gre mode",
+            mode=mode,
+            reason=self.gre.reason,
+            send="packet" if self.gre.hop else "raw",
+            send_reason=self.gre.send_reason,
+        )
         self.table_fd = descriptors.memfd("sessions")
         epoch = int(time.time()) & 0xFFFFFFFF
         self.table = Table.create(self.table_fd, settings.limits.max_sessions, workers, epoch)
