@@ -21,6 +21,9 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from fastpath.backlog cimport (
+    LARGE_SIZE, TURN, backlog, backlog_buffer, backlog_clear, backlog_close, backlog_done,
+    backlog_empty, backlog_head, backlog_next, backlog_open, backlog_put)
 from fastpath.filter cimport (
     FILTER_DOWN, FILTER_UP, book_close, book_exempts, book_find, book_open, filter_permits, look,
     look_at, look_flow, rule_book)
@@ -245,7 +248,7 @@ cdef enum:
     POOL_SIZE = 2048           # packets held for reordering, all sessions together
     HELD = 64                  # and places for them in a session: divides 2 ** 32
     HOLD_STEPS = 64
-    TUN_READ = 65552 + 64
+    SERVE = 64                 # segments of a round: what a new packet waits behind
     JUMP_MAX = 512             # a sequence this far ahead is a lost burst, beyond it a stray
     STRAYS = 4                 # strays in a row that make a new sequence
     DESYNCS = 16
@@ -360,7 +363,8 @@ cdef class Engine:
     cdef out_message *out_targets
     cdef mmsghdr *hop_messages
     cdef hop_message *hop_targets
-    cdef uint8_t *tun_data
+    cdef backlog behind
+    cdef uint32_t round
     cdef uint16_t ip_id
     # timers
     cdef int32_t ack_first, ack_last, hold_first, hold_last
@@ -428,7 +432,6 @@ cdef class Engine:
         self.out_targets = <out_message *>calloc(OUT_MAX, sizeof(out_message))
         self.hop_messages = <mmsghdr *>calloc(OUT_MAX, sizeof(mmsghdr))
         self.hop_targets = <hop_message *>calloc(OUT_MAX, sizeof(hop_message))
-        self.tun_data = <uint8_t *>malloc(TUN_READ)
         self.places = <int32_t *>calloc(WRITE_OUT, sizeof(int32_t))
         self.seed = <uint64_t>int.from_bytes(os.urandom(8), "little")
         if (not ring_open(&self.ops, RING_SIZE) or not ring_open(&self.events_ring, RING_SIZE)
@@ -441,7 +444,7 @@ cdef class Engine:
                 or self.done_slots == NULL or self.touched == NULL or self.out_data == NULL
                 or self.out == NULL or self.out_messages == NULL or self.out_targets == NULL
                 or self.hop_messages == NULL or self.hop_targets == NULL
-                or self.tun_data == NULL or self.places == NULL
+                or not backlog_open(&self.behind) or self.places == NULL
                 or not packets_open(&self.room, WAIT_SIZE)
                 or not waiting_open(&self.shaped, 2 * table.head.capacity)):
             raise MemoryError
@@ -487,11 +490,11 @@ cdef class Engine:
         free(self.out_targets)
         free(self.hop_messages)
         free(self.hop_targets)
-        free(self.tun_data)
         free(self.places)
         packets_close(&self.room)
         waiting_close(&self.shaped)
         book_close(&self.book)
+        backlog_close(&self.behind)
 
     cdef void _forget_books(self) noexcept:
         """Filters that were sent and never taken."""
@@ -656,9 +659,8 @@ cdef class Engine:
             ended += c[i]
         if c[C_GRE_RX_PACKETS] > ended:
             c[D_RX_SESSION_ENDED] += c[C_GRE_RX_PACKETS] - ended
-        c[C_QUEUED] = 0
+        c[C_QUEUED] = c[C_TX_QUEUED] = 0
         ended = c[C_TX_DATA]
-        c[C_TX_QUEUED] = 0
         for i in range(D_TX_NO_SESSION, D_TX_SESSION_ENDED + 1):
             ended += c[i]
         if c[C_TUN_RX_PACKETS] > ended:
@@ -729,6 +731,7 @@ cdef class Engine:
                 if s != NULL and s.state == DATA_UP:
                     tables_remove_inner(&self.t, s)
                     self._empty(s)
+                    self._forget_waiting(s)
                     s.state = DATA_INSTALLED
                     s.r.data_state = DATA_INSTALLED
             elif e.kind == OP_HOP:
@@ -851,6 +854,7 @@ cdef class Engine:
             tables_remove_inner(&self.t, s)
         tables_remove(&self.t, s)
         self._no_limits(s)
+        self._forget_waiting(s)
         self._ack_unlist(s)
         self._hold_unlist(s)
         if s.held_count:
@@ -1033,6 +1037,11 @@ cdef class Engine:
         for i in range(self.n_places):
             packets_give(&self.room, self.places[i])
         self.n_places = 0
+
+    cdef void _forget_waiting(self, session *s) noexcept nogil:
+        cdef uint32_t lost = backlog_clear(&self.behind, &self.t, s)
+        self.count[D_TX_SESSION_ENDED] += lost
+        self.count[C_TX_QUEUED] -= lost
 
     # -- events for the control thread
 
@@ -1893,91 +1902,148 @@ cdef class Engine:
             o.s.r.tx_bytes += o.inner
 
     cdef bint _tun_in(self) noexcept nogil:
-        """Up to a batch of reads; True when the device may hold more."""
-        cdef uint32_t reads = 0, packets = 0, size, address
+        """Up to a batch of reads and of segments that waited; True when there may be more."""
+        cdef uint32_t reads = 0, segments = 0
         cdef ssize_t n
-        cdef segmenter g
-        cdef session *s
-        cdef uint8_t *ip
-        cdef uint8_t *p
-        cdef uint64_t iid
-        cdef int code
-        cdef shaper *q
-        cdef look seen
-        cdef uint32_t flow = 0
+        cdef uint8_t *data
+        self.round += 1
         while reads < self.batch:
-            n = read(self.tun_fd, self.tun_data, TUN_READ)
+            data = backlog_buffer(&self.behind)
+            n = read(self.tun_fd, data, LARGE_SIZE)
             if n <= 0:
                 break
             reads += 1
-            if n < VNET_SIZE + 20:
-                self.count[C_TUN_RX_PACKETS] += 1
-                self.count[D_TX_MALFORMED] += 1
-                continue
-            ip = self.tun_data + VNET_SIZE
-            s = NULL
-            if (ip[0] >> 4) == 4:
-                memcpy(&address, ip + (12 if self.role == ROLE_CLIENT else 16), 4)
-                s = tables_by_inner(&self.t, address)
-            elif (ip[0] >> 4) == 6 and n >= VNET_SIZE + 40:
-                p = ip + (8 if self.role == ROLE_CLIENT else 24)
-                if be16(p) == 0xFE80:
-                    memcpy(&iid, p + 8, 8)
-                    s = tables_by_six(&self.t, iid)
-                    if s != NULL and s.state != DATA_UP:
-                        s = NULL
-            if s != NULL:
-                self.page.poison_sid = s.r.sid
-            code = segments_begin(&g, self.tun_data, <uint32_t>n, s.mtu if s != NULL else 1500)
-            packets += g.count
-            self.count[C_TUN_RX_PACKETS] += g.count
-            if code == SEGMENTS_NOT_IP:
-                self.count[D_TX_NOT_IP] += g.count
-                continue
-            if s == NULL:
-                self.count[D_TX_NO_SESSION] += g.count
-                continue
-            if code != SEGMENTS_OK:
-                if code == SEGMENTS_TOO_BIG:
-                    self.count[D_TX_TOO_BIG] += g.count
-                    s.r.drops += g.count
-                    self._too_big(s, ip, <uint32_t>n - VNET_SIZE)
-                else:
-                    self.count[D_TX_MALFORMED] += g.count
-                    s.r.drops += g.count
-                continue
-            q = NULL
-            if s.limited != NULL and look_at(&seen, ip, g.size):
-                # One look for all segments of a super-packet: they are one flow.
-                if s.limited.rules != NULL and not filter_permits(
-                        &self.book, s.limited.rules, &seen, FILTER_DOWN):
-                    self.count[D_TX_FILTERED] += g.count
-                    s.r.drops += g.count
-                    continue
-                q = s.limited.down
-                if q != NULL:
-                    if book_exempts(&self.book, seen.source, seen.six):
-                        q = NULL
-                    else:
-                        flow = look_flow(&seen, self.seed)
-            while True:
-                p = self._slot()
-                size = segments_next(&g, p)
-                if size == 0:
-                    break
-                if self.mss_clamp and clamp_mss(p, size, s.mtu):
-                    self.count[C_MSS_CLAMPED] += 1
-                if q != NULL and not shaper_passes(q, size, self.now):
-                    self._wait(s, q, flow, p, size)
-                    continue
-                self._data_out(s, p, size)
+            segments += self._packet_out(data, <uint32_t>n)
         self.count[C_TUN_RX_READS] += reads
-        if packets:
-            self._bucket(2, packets)
+        if segments:
+            self._bucket(2, segments)
+        if not backlog_empty(&self.behind):
+            # What was read last goes before what waits: its session has had no turn yet.
+            if self.n_out:
+                self._flush()
+            self._serve_turns()
         if self.n_out:
             self._flush()
         self.page.poison_sid = 0
-        return reads == self.batch
+        return reads == self.batch or not backlog_empty(&self.behind)
+
+    cdef uint32_t _packet_out(self, uint8_t *data, uint32_t n) noexcept nogil:
+        """One read: sent, or left waiting for its session's turn, or dropped. The segments."""
+        cdef segmenter g
+        cdef session *s
+        cdef uint8_t *ip = data + VNET_SIZE
+        cdef int code
+        if n < VNET_SIZE + 20:
+            self.count[C_TUN_RX_PACKETS] += 1
+            self.count[D_TX_MALFORMED] += 1
+            return 0
+        s = self._session_of(ip, n - VNET_SIZE)
+        if s != NULL:
+            self.page.poison_sid = s.r.sid
+        code = segments_begin(&g, data, n, s.mtu if s != NULL else 1500)
+        self.count[C_TUN_RX_PACKETS] += g.count
+        if code == SEGMENTS_NOT_IP:
+            self.count[D_TX_NOT_IP] += g.count
+        elif s == NULL:
+            self.count[D_TX_NO_SESSION] += g.count
+        elif code == SEGMENTS_TOO_BIG:
+            self.count[D_TX_TOO_BIG] += g.count
+            s.r.drops += g.count
+            self._too_big(s, ip, n - VNET_SIZE)
+        elif code != SEGMENTS_OK:
+            self.count[D_TX_MALFORMED] += g.count
+            s.r.drops += g.count
+        elif s.limited == NULL or not self._limit_down(s, &g):
+            if s.round != self.round:
+                s.round = self.round
+                s.passed = 0
+            if s.backlog_count == 0 and s.passed + g.size <= TURN:
+                s.passed += g.size
+                while self._segment_out(s, &g):
+                    pass
+            elif backlog_put(&self.behind, &self.t, s, &g, n):
+                self.count[C_TX_QUEUED] += g.count
+            else:
+                self.count[D_TX_OVERLOAD] += g.count
+                s.r.drops += g.count
+        return g.count
+
+    cdef bint _limit_down(self, session *s, segmenter *g) noexcept nogil:
+        """Filter and rate of a session; False if the packet is left to the caller."""
+        cdef look seen
+        cdef shaper *q = s.limited.down
+        cdef uint32_t flow, size
+        cdef uint8_t *p
+        if not look_at(&seen, g.packet, g.size):
+            return False
+        # One look for all segments of a super-packet: they are one flow.
+        if s.limited.rules != NULL and not filter_permits(
+                &self.book, s.limited.rules, &seen, FILTER_DOWN):
+            self.count[D_TX_FILTERED] += g.count
+            s.r.drops += g.count
+            return True
+        if q == NULL or book_exempts(&self.book, seen.source, seen.six):
+            return False
+        flow = look_flow(&seen, self.seed)
+        while True:
+            p = self._slot()
+            size = segments_next(g, p)
+            if size == 0:
+                return True
+            if self.mss_clamp and clamp_mss(p, size, s.mtu):
+                self.count[C_MSS_CLAMPED] += 1
+            if shaper_passes(q, size, self.now):
+                self._data_out(s, p, size)
+            else:
+                self._wait(s, q, flow, p, size)
+
+    cdef session *_session_of(self, uint8_t *ip, uint32_t n) noexcept nogil:
+        """By the inner destination; a client's by the source."""
+        cdef uint32_t address
+        cdef uint64_t iid
+        cdef session *s
+        if (ip[0] >> 4) == 4:
+            memcpy(&address, ip + (12 if self.role == ROLE_CLIENT else 16), 4)
+            return tables_by_inner(&self.t, address)
+        if (ip[0] >> 4) == 6 and n >= 40:
+            ip += 8 if self.role == ROLE_CLIENT else 24
+            if be16(ip) == 0xFE80:
+                memcpy(&iid, ip + 8, 8)
+                s = tables_by_six(&self.t, iid)
+                if s != NULL and s.state == DATA_UP:
+                    return s
+        return NULL
+
+    cdef uint32_t _segment_out(self, session *s, segmenter *g) noexcept nogil:
+        """The next segment into an output buffer; its octets, 0 if there is none left."""
+        cdef uint8_t *p = self._slot()
+        cdef uint32_t size = segments_next(g, p)
+        if size:
+            if self.mss_clamp and clamp_mss(p, size, s.mtu):
+                self.count[C_MSS_CLAMPED] += 1
+            self._data_out(s, p, size)
+        return size
+
+    cdef void _serve_turns(self) noexcept nogil:
+        """Some of what waits, session by session in turns."""
+        cdef uint32_t done = 0, size
+        cdef session *s
+        cdef segmenter *g
+        while done < SERVE:
+            s = backlog_next(&self.behind, &self.t)
+            if s == NULL:
+                break
+            self.page.poison_sid = s.r.sid
+            g = backlog_head(&self.behind, s)
+            while done < SERVE and s.backlog_turn > 0:
+                size = self._segment_out(s, g)
+                if size == 0:
+                    break
+                s.backlog_turn -= <int32_t>size
+                done += 1
+                self.count[C_TX_QUEUED] -= 1
+            if g.index >= g.count:
+                backlog_done(&self.behind, &self.t, s)
 
     cdef void _too_big(self, session *s, const uint8_t *ip, uint32_t n) noexcept nogil:
         """ICMP fragmentation needed (RFC 1191), back into the TUN, some a second."""
@@ -2184,6 +2250,10 @@ cdef class Engine:
                     continue
                 if not ring_sleep(&self.ops):
                     until = 0
+            else:
+                # Trying both costs less than asking which.
+                ready = READY_GRE | READY_TUN
+                continue
             wait_for(self.gre_fd, self.tun_fd, self.wake_fd, until, &woken)
             store_release(&self.ops.asleep, 0)
             if woken & 4:

@@ -58,7 +58,8 @@ cdef enum:
     D_TX_SEND_FAILED           # * sendmmsg said no (ENOBUFS ...)
     D_TX_FILTERED              # * the session's filter
     D_TX_SHAPED                # * over the session's rate
-    D_TX_SESSION_ENDED         # * held by its rate when its session ended
+    D_TX_OVERLOAD              # * more waits for its session's turn than its share
+    D_TX_SESSION_ENDED         # * waited when its session ended
     # beside the two ways
     C_GRE_TX_PACKETS
     C_GRE_TX_BYTES
@@ -78,7 +79,7 @@ cdef enum:
     C_ICMP_TOO_BIG
     C_WAKEUPS
     C_QUEUED                   # gauge: * packets held for reordering or by a rate now
-    C_TX_QUEUED                # gauge: * packets to subscribers held by a rate now
+    C_TX_QUEUED                # gauge: * packets to subscribers that wait, by a rate or for a turn
     C_COUNTERS                 # their number
 
 cdef struct copy_tx:

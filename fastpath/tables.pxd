@@ -81,6 +81,15 @@ cdef struct session:
     uint8_t hop_mac[6]
     uint32_t hop_age           # seconds since the kernel saw a packet to this neighbour
     limits *limited            # rates and filter; NULL: none
+    # what waits for its turn on the way out: see backlog.pxd
+    int32_t backlog_first, backlog_last
+    uint32_t backlog_count
+    uint32_t backlog_large, backlog_small
+    int32_t backlog_turn       # octets it may send yet
+    int32_t backlog_after      # the next session of its list
+    uint8_t backlog_list
+    uint32_t round             # of reading, and what passed without waiting in it
+    uint32_t passed
     # life
     uint64_t last_rx
     uint64_t echo_due

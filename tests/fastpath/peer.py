@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +23,7 @@ GRE = socket.IPPROTO_GRE
 NET = f"127.77.{os.getpid() % 254 + 1}"
 SERVER, PEER, STRANGER = f"{NET}.1", f"{NET}.2", f"{NET}.9"
 INNER = 0x0A630105
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 VNET = struct.Struct("=BBHHHH")
 
 
@@ -220,8 +221,13 @@ class Peer:
 
 
 @contextmanager
-def running(table: Table | None = None, **options: int) -> Iterator[Peer]:
-    """An engine with its thread, on a new table or on a predecessor's."""
+def running(
+    table: Table | None = None, *, waiting: Sequence[bytes] = (), **options: int
+) -> Iterator[Peer]:
+    """An engine with its thread, on a new table or on a predecessor's.
+
+    `waiting`: what its TUN holds already, virtio header first.
+    """
     if table is None:
         fd = os.memfd_create("table")
         table = Table.create(fd, 64, 1, 7)
@@ -231,6 +237,10 @@ def running(table: Table | None = None, **options: int) -> Iterator[Peer]:
     sockets[1].bind((PEER, 0))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setblocking(False)
+    theirs.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)
+    sockets[1].setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+    for octets in waiting:
+        theirs.send(octets)
     made = engine.Engine(
         table,
         0,
