@@ -15,6 +15,7 @@ FIXED: Final[dict[str, tuple[str, ...]]] = {
     "workers": (),
     "gre": (),
     "ppp": ("mss_clamp",),
+    "mppe": ("kernel",),
 }
 
 

@@ -14,7 +14,7 @@ The kernels are chosen at start by what the CPU has; those in C serve every othe
 obvious twin is workers/ppp/mppe_twin.py.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from fastpath.wire cimport be32, put32
@@ -471,23 +471,44 @@ cdef void crypt_pair(crypt_job **jobs, uint32_t n) noexcept nogil:
         rc4_run(&r[i], jobs[i].data + least, jobs[i].size - least)
 
 
-if sha1_ni_usable():
-    sha1_blocks = sha1_by_instruction
-    by_sha_ni = True
-by_lanes = rc4_lanes_usable()
+# -- entries for the start, `show version`, tests and benchmarks
 
 
-# -- entries for tests, benchmarks and `show version`
+# What settings.mppe.kernel names: kernels of SHA-1 and RC4, and what the CPU must have.
+KERNELS = {
+    "portable": ("portable", "portable"),
+    "sse4.1": ("portable", "sse4.1"),
+    "sha-ni": ("sha-ni", "sse4.1"),
+}
+
+
+def usable():
+    """The names in KERNELS that this CPU can run, the fastest last."""
+    return [name for name, (sha1, rc4) in KERNELS.items()
+            if (sha1 != "sha-ni" or sha1_ni_usable()) and (rc4 != "sse4.1" or rc4_lanes_usable())]
+
+
+def kernels_of(str name):
+    """The kernels that a name, or "auto", stands for on this CPU; the best for what it can't
+    run, which the configuration's check has told."""
+    can = usable()
+    sha1, rc4 = KERNELS[name if name in can else can[len(can) - 1]]
+    return {"sha1": sha1, "rc4": rc4}
+
+
+def choose(str name):
+    """Use these kernels from now on. Before a data thread runs."""
+    use_kernels(**kernels_of(name))
 
 
 def kernels():
-    """The kernels in use: SHA-1 "sha-ni" or "portable", RC4 "sse4.1" or "portable"."""
+    """The kernels in use."""
     return {"sha1": "sha-ni" if by_sha_ni else "portable",
             "rc4": "sse4.1" if by_lanes else "portable"}
 
 
 def use_kernels(*, str sha1, str rc4):
-    """Force kernels; ValueError if this CPU lacks one. Before a data thread runs."""
+    """Any two kernels, for tests; ValueError if this CPU lacks one."""
     global sha1_blocks, by_sha_ni, by_lanes
     if sha1 not in ("portable", "sha-ni") or (sha1 == "sha-ni" and not sha1_ni_usable()):
         raise ValueError(f"no SHA-1 kernel {sha1!r} on this CPU")
@@ -496,6 +517,9 @@ def use_kernels(*, str sha1, str rc4):
     by_sha_ni = sha1 == "sha-ni"
     sha1_blocks = sha1_by_instruction if by_sha_ni else sha1_portable
     by_lanes = rc4 == "sse4.1"
+
+
+choose("auto")
 
 
 def initial_key(bytes start not None, uint32_t bits):

@@ -16,6 +16,7 @@ T = TypeVar("T")
 AuthMethod = Literal["pap", "chap-md5", "mschap", "mschapv2", "eap"]
 EapType = Literal["mschapv2", "md5"]
 MppePolicy = Literal["require", "prefer", "deny"]
+MppeKernel = Literal["auto", "portable", "sse4.1", "sha-ni"]
 StatefulPolicy = Literal["refuse", "allow", "ask"]
 DomainPolicy = Literal["keep", "strip", "map", "allow"]
 
@@ -95,6 +96,7 @@ class Mppe:
     policy: MppePolicy = "require"
     strengths: tuple[int, ...] = (128,)  # of 128, 56 and 40, in order of preference
     stateful: StatefulPolicy = "refuse"  # agree to it, or ask for it where we receive
+    kernel: MppeKernel = "auto"  # the code that encrypts: the fastest that the CPU can run
 
 
 @dataclass(frozen=True, slots=True)

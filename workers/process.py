@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 
+from fastpath import mppe
 from fastpath.engine import SERVER, Engine
 from fastpath.layout import Table
 from ops import boot
@@ -57,6 +58,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     started = boot.load()
     table = Table.attach(started.fds["table"])
+    mppe.choose(started.settings.mppe.kernel)
     engine = make_engine(started, table)
     name = f"data-{started.index}"
     thread = threading.Thread(target=_data, args=(engine, name), name=name, daemon=True)

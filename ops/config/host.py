@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
+from fastpath import mppe
 from ops.config.checks import Path, Remark
 from ops.config.problems import printable, quoted, reason
 from ops.settings import Settings
@@ -33,6 +34,10 @@ def host_remarks(settings: Settings, name: str) -> Iterable[Remark]:
         have = ", ".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
         names = ", ".join(str(cpu) for cpu in missing)
         yield Remark(("workers", "cpus"), f"CPU {names} can't be used here; there is {have}")
+    if settings.mppe.kernel not in ("auto", *mppe.usable()):
+        names = ", ".join(f'"{kernel}"' for kernel in mppe.usable())
+        text = f'this CPU can\'t run "{settings.mppe.kernel}"; "auto", or one of {names}'
+        yield Remark(("mppe", "kernel"), text)
     if settings.accounts.chap_secrets:
         yield from _secrets_remarks(
             settings.accounts.chap_secrets,

@@ -212,6 +212,11 @@ class Mppe(Section):
         description='Keys that change once in 256 packets, for old clients: "refuse"; "allow" for'
         ' those that ask; "ask" for it ourselves. Each lost packet then costs more of them.',
     )
+    kernel: settings.MppeKernel = Field(
+        "auto",
+        description='The code that encrypts, for tests: "auto" takes the fastest that this CPU can'
+        ' run, as `pptpcon show version` says; "portable" is plain C.',
+    )
 
 
 class Ip(Section):

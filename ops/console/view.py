@@ -7,7 +7,7 @@ import platform
 import time
 from typing import Any, Final
 
-from fastpath import layout
+from fastpath import layout, mppe
 from fastpath.layout import Session, Table
 from ops import messages, metrics
 from ops.console import columns, links
@@ -115,6 +115,7 @@ class View:
             "layout": layout.VERSION,
             "bus": messages.VERSION,
             "kernel": os.uname().release,
+            "mppe": mppe.kernels_of(self.settings.mppe.kernel),
             "epoch": f"{self.table.epoch:08x}",
             "pids": self.table.pids,
         }
