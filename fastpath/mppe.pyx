@@ -565,36 +565,56 @@ def crypt_batch(list packets not None, list keys not None):
     return [bytes(b[: len(p)]) for b, p in zip(buffers, packets, strict=True)]
 
 
-def chain_keys(list starts not None, list counts not None):
-    """Keys of chains in step, for tests: after each of counts[i] changes, from starts[i]."""
+def crypt_stream(bytes key not None, list pieces not None):
+    """Encrypt pieces one after the other with one stateful stream; for tests."""
+    cdef rc4_state r
+    cdef uint8_t[::1] view
+    cdef uint32_t n
+    if len(key) not in (8, 16):
+        raise ValueError(f"key of {len(key)} octets")
+    rc4_key(&r, <const uint8_t *><const char *>key, len(key))
+    found = []
+    for piece in pieces:
+        buffer = bytearray(piece) + bytearray(1)
+        view = buffer
+        n = len(piece)
+        rc4_run(&r, &view[0], n)
+        found.append(bytes(buffer[:n]))
+    return found
+
+
+def chain_keys(list chains not None):
+    """Keys of chains in step, for tests: of each (start key, bits, changes), the key after each
+    so many changes more."""
     cdef crypt_job jobs[256]
-    cdef key_chain chains[64]
+    cdef key_chain made[64]
     cdef uint8_t keys[64][16]
     cdef uint8_t begin[64][16]
-    cdef uint32_t i, k, n = len(starts), total = 0
-    if n > 64 or len(counts) != n or sum(counts) > 256 or any(c < 1 for c in counts):
-        raise ValueError("at most 64 chains and 256 keys, each chain with one or more")
+    cdef uint32_t i, n = len(chains), total = 0
+    if n > 64 or sum(len(c[2]) for c in chains) > 256 or not all(all(c[2]) for c in chains):
+        raise ValueError("at most 64 chains and 256 keys, each after one change or more")
     for i in range(n):
-        start = starts[i]
-        if len(start) not in (8, 16):
-            raise ValueError(f"start key of {len(start)} octets")
+        start, bits, changes = chains[i]
+        if bits not in (40, 56, 128) or len(start) != key_size(bits) or not changes:
+            raise ValueError(f"{len(start)} octets are no start key of {bits} bits")
         memcpy(begin[i], <const uint8_t *><const char *><bytes>start, len(start))
-        chains[i].bits = 128 if len(start) == 16 else 40
-        chains[i].start = begin[i]
-        chains[i].key = keys[i]
-        chains[i].first = -1
-        first_key(begin[i], chains[i].bits, keys[i])
-        for _ in range(<uint32_t>counts[i]):
+        made[i].bits = bits
+        made[i].start = begin[i]
+        made[i].key = keys[i]
+        made[i].first = -1
+        first_key(begin[i], bits, keys[i])
+        for count in changes:
             jobs[total].stream = NULL
-            chain_add(&chains[i], jobs, <int32_t>total, 1)
+            chain_add(&made[i], jobs, <int32_t>total, count)
             total += 1
-    run_chains(chains, n, jobs)
+    run_chains(made, n, jobs)
     found = []
     total = 0
-    for i in range(n):
-        size = len(starts[i])
-        found.append([<bytes>jobs[total + k].key[:size] for k in range(<uint32_t>counts[i])])
-        total += counts[i]
+    for start, _, changes in chains:
+        found.append([])
+        for _ in changes:
+            found[len(found) - 1].append(<bytes>jobs[total].key[:len(start)])
+            total += 1
     return found
 
 
@@ -627,17 +647,19 @@ cdef double cpu_ns() noexcept nogil:
     return t.tv_sec * 1e9 + t.tv_nsec
 
 
-def measure(uint32_t size, uint32_t sessions, uint32_t packets=60, uint32_t rounds=200):
+def measure(uint32_t size, uint32_t sessions, uint32_t packets=60, uint32_t rounds=200,
+            uint32_t spread=0):
     """CPU ns of whole stateless packets, 128 bits: (least, median) over `rounds` batches of
-    `packets` packets of `size` octets, spread over `sessions` sessions. For benchmarks."""
+    `packets` packets of `size` octets, or up to `spread` fewer, mixed, over `sessions`
+    sessions. For benchmarks."""
     cdef crypt_job jobs[256]
     cdef key_chain chains[256]
     cdef uint8_t keys[256][16]
     cdef uint8_t start[16]
     cdef uint32_t i, n
     cdef double began
-    if not (1 <= packets <= 256 and 1 <= sessions <= packets and size <= 2048):
-        raise ValueError("packets 1 to 256, sessions 1 to packets, size up to 2048")
+    if not (1 <= packets <= 256 and 1 <= sessions <= packets and spread <= size <= 2048):
+        raise ValueError("packets 1 to 256, sessions 1 to packets, size up to 2048, spread to size")
     data = bytearray(256 * 2304)
     cdef uint8_t[::1] view = data
     memset(keys, 1, sizeof(keys))
@@ -654,7 +676,7 @@ def measure(uint32_t size, uint32_t sessions, uint32_t packets=60, uint32_t roun
             for i in range(packets):
                 n = i % sessions
                 jobs[i].data = &view[i * 2304]
-                jobs[i].size = size
+                jobs[i].size = size - i * 7919 % (spread + 1)
                 jobs[i].key_size = 16
                 jobs[i].stream = NULL
                 chain_add(&chains[n], jobs, <int32_t>i, 1)

@@ -3,24 +3,26 @@
 
 The yardstick is OpenSSL's low-level calls (SHA1_Init ... and RC4) in a C program compiled
 on the spot, one packet after the other. Both are measured turn by turn in this run, in CPU
-time of one thread; figures are the least and the median of the rounds. Needs gcc and
-libcrypto.so.3.
+time of one thread; figures are the least and the median of the rounds. Rows of 0 octets are
+the keys alone: a change (SHA-1, schedule, 16 octets) and the packet's own schedule. Needs gcc
+and libcrypto.so.3.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fastpath import mppe
+from tests.bench.results import Result, cannot
 
 YARDSTICK: Final = r"""
 #include <stddef.h>
@@ -43,6 +45,7 @@ static double now(void)
 int main(int argc, char **argv)
 {
     int size = atoi(argv[1]), packets = atoi(argv[2]), rounds = atoi(argv[3]);
+    int spread = atoi(argv[4]);
     static unsigned char data[256][2304], zeros[40], f2[40], start[16], key[16], fresh[20];
     memset(f2, 0xf2, 40);
     for (int r = 0; r < rounds; r++) {
@@ -59,78 +62,100 @@ int main(int argc, char **argv)
             RC4_set_key(&c, 16, fresh);
             RC4(&c, 16, fresh, key);
             RC4_set_key(&c, 16, key);
-            RC4(&c, size, data[i], data[i]);
+            RC4(&c, size - i * 7919 % (spread + 1), data[i], data[i]);
         }
         printf("%.1f\n", (now() - t) / packets);
     }
-    return argc - 4;
+    return argc - 5;
 }
 """
 PACKETS: Final = 60
 ROUNDS: Final = 60
 TURNS: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row: packets of `size` octets, or up to `spread` fewer; 0: no goal, no reference."""
+
+    name: str
+    size: int
+    sessions: int
+    goal: float = 0.0
+    spread: int = 0
+    reference_ns: float = 0.0  # the yardstick's, on the machine of results.REFERENCE
+
+
 CASES: Final = (
-    ("1400 octets, different sessions", 1400, PACKETS, 1.6),
-    ("1400 octets, one session", 1400, 1, 1.4),
-    ("576 octets, different sessions", 576, PACKETS, 0.0),
-    ("64 octets, different sessions", 64, PACKETS, 2.0),
+    Case("mppe 1400 different sessions", 1400, PACKETS, 1.6, reference_ns=2735),
+    Case("mppe 1400 one session", 1400, 1, 1.4, reference_ns=2735),
+    Case("mppe 576 different sessions", 576, PACKETS, reference_ns=1765),
+    Case("mppe 64 different sessions", 64, PACKETS, 2.0, reference_ns=1220),
+    Case("mppe 64 one session", 64, 1, reference_ns=1220),
+    Case("mppe 0..1400 mixed, different sessions", 1400, PACKETS, spread=1400),
+    Case("mppe 0..1400 mixed, one session", 1400, 1, spread=1400),
+    Case("mppe 0 different sessions", 0, PACKETS),
+    Case("mppe 0 one session", 0, 1),
 )
 
 
-def yardstick(program: Path, size: int) -> list[float]:
+def yardstick(program: Path, case: Case) -> list[float]:
     """ns of each round of the C program."""
+    words = (case.size, PACKETS, ROUNDS, case.spread)
     done = subprocess.run(
-        [str(program), str(size), str(PACKETS), str(ROUNDS)],
-        capture_output=True,
-        text=True,
-        check=True,
+        [str(program), *map(str, words)], capture_output=True, text=True, check=True
     )
     return sorted(map(float, done.stdout.split()))
 
 
 def main() -> int:
-    """Print the table; exit 1 if a goal is missed."""
+    """Measure all rows, and say so."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    figures: dict[str, dict[str, float]] = {}
-    ratios: dict[str, float] = {}
-    met: dict[str, bool] = {}
+    parser.add_argument("--kernel", default="auto", choices=("auto", *mppe.usable()))
+    words = parser.parse_args()
+    mppe.choose(words.kernel)
+    result = Result("mppe")
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "yardstick.c"), Path(folder, "yardstick")
         source.write_text(YARDSTICK)
-        subprocess.run(
-            ["gcc", "-O2", str(source), "-o", str(program), "-l:libcrypto.so.3"], check=True
-        )
-        for name, size, sessions, goal in CASES:
-            ours: list[tuple[float, float]] = []
-            theirs: list[tuple[float, float]] = []
-            for _ in range(TURNS):
-                ours.append(mppe.measure(size, sessions, PACKETS, ROUNDS))
-                found = yardstick(program, size)
-                theirs.append((found[0], statistics.median(found)))
-            best = min(o[0] for o in ours), min(t[0] for t in theirs)
-            middle = statistics.median(o[1] for o in ours), statistics.median(t[1] for t in theirs)
-            ratio = statistics.median(t[1] / o[1] for o, t in zip(ours, theirs, strict=True))
-            figures[name] = {"ns": best[0], "ns_median": middle[0], "openssl_ns": best[1]}
-            figures[name]["openssl_ns_median"] = middle[1]
-            ratios[name] = ratio
-            if goal:
-                met[name] = ratio >= goal
-            if not args.json:
-                print(
-                    f"{name:34} {best[0]:6.0f} ({middle[0]:6.0f}) ns  OpenSSL {best[1]:6.0f}"
-                    f" ({middle[1]:6.0f}) ns  {ratio:.2f} x faster"
-                    + (f"  goal {goal}" if goal else "")
-                )
-    if args.json:
-        goals = {name: goal for name, _, _, goal in CASES if goal}
-        result: dict[str, object] = {"kernels": mppe.kernels(), "figures": figures}
-        result |= {"ratios": ratios, "goals": goals, "met": met}
-        print(json.dumps(result))
-    else:
-        print(f"kernels: {mppe.kernels()}; least (median) of {TURNS * ROUNDS} rounds")
-    return 0 if all(met.values()) else 1
+        command = ["gcc", "-O2", str(source), "-o", str(program), "-l:libcrypto.so.3"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            return cannot("mppe", "no gcc: apt install gcc")
+        except subprocess.CalledProcessError as e:
+            return cannot("mppe", f"OpenSSL's yardstick can't be built: {e.stderr.strip()}")
+        for case in CASES:
+            row(result, case, program)
+    result.note(f"kernels {mppe.kernels()}; ns of CPU a packet over {TURNS * ROUNDS} rounds")
+    return result.finish(as_json=words.json)
+
+
+def row(result: Result, case: Case, program: Path) -> None:
+    """Ours and OpenSSL's, turn by turn; the ratio is the median of the turns'."""
+    ours: list[tuple[float, float]] = []
+    theirs: list[tuple[float, float]] = []
+    for _ in range(TURNS):
+        ours.append(mppe.measure(case.size, case.sessions, PACKETS, ROUNDS, case.spread))
+        found = yardstick(program, case)
+        theirs.append((found[0], statistics.median(found)))
+    octets = sum(case.size - i * 7919 % (case.spread + 1) for i in range(PACKETS))
+    openssl_ns = statistics.median(t[1] for t in theirs)
+    result.figure(
+        case.name,
+        ns=min(o[0] for o in ours),
+        ns_median=statistics.median(o[1] for o in ours),
+        openssl_ns=min(t[0] for t in theirs),
+        openssl_ns_median=openssl_ns,
+        packets=PACKETS,
+        octets=octets,
+    )
+    goal = {"at_least": case.goal} if case.goal else {}
+    ratio = statistics.median(t[1] / o[1] for o, t in zip(ours, theirs, strict=True))
+    result.ratio(case.name, ratio, **goal)
+    if case.reference_ns:
+        result.yardstick(f"{case.name}, OpenSSL", openssl_ns, case.reference_ns)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath import mppe
@@ -79,18 +80,83 @@ def test_key_changes(bits: int) -> None:
         assert key == expected
 
 
-@given(
-    st.lists(st.tuples(keys, st.integers(1, 9)), max_size=12),
+@given(st.randoms(use_true_random=False), st.integers(1, 128), st.sampled_from([40, 300, 1600]))
+@settings(max_examples=40, deadline=None)
+def test_mixed_lengths_against_openssl(random: Random, n: int, longest: int) -> None:
+    packets = [random.randbytes(random.randint(1, longest)) for _ in range(n)]
+    used = [random.randbytes(random.choice([8, 16])) for _ in packets]
+    expected = [openssl_rc4(k, p) for p, k in zip(packets, used, strict=True)]
+    assert mppe.crypt_batch(packets, used) == expected
+
+
+def test_one_long_packet_among_short_ones() -> None:
+    """Where a stream ends, the others go on in fewer lanes; every number of them."""
+    key = bytes(range(16))
+    for n in range(1, 14):
+        packets = [bytes(16 * i * i) for i in range(n)] + [bytes(2304)]
+        assert mppe.crypt_batch(packets, [key] * (n + 1)) == [openssl_rc4(key, p) for p in packets]
+
+
+@given(keys, st.lists(st.integers(0, 700), min_size=1, max_size=9))
+def test_a_stateful_stream_goes_on_at_any_octet(key: bytes, sizes: list[int]) -> None:
+    whole = openssl_rc4(key, bytes(sum(sizes)))
+    assert b"".join(mppe.crypt_stream(key, [bytes(n) for n in sizes])) == whole
+
+
+def test_a_key_that_swaps_what_comes_next() -> None:
+    """In step i of a key schedule, j is i + 1 about once in 256: what was loaded ahead is
+    then old. Keys of one octet's value make it happen early, and often."""
+    for value in range(256):
+        for size in (8, 16):
+            key = bytes([value]) * size
+            assert mppe.crypt_stream(key, [bytes(300)]) == [openssl_rc4(key, bytes(300))]
+            assert (
+                mppe.crypt_batch([bytes(300)] * 2, [key] * 2) == [openssl_rc4(key, bytes(300))] * 2
+            )
+
+
+CHAIN = st.sampled_from([40, 56, 128]).flatmap(
+    lambda bits: st.tuples(
+        st.binary(min_size=16 if bits == 128 else 8, max_size=16 if bits == 128 else 8),
+        st.just(bits),
+        st.lists(st.integers(1, 4), min_size=1, max_size=9),
+    )
 )
-def test_chains_in_step(chains: list[tuple[bytes, int]]) -> None:
-    found = mppe.chain_keys([start for start, _ in chains], [n for _, n in chains])
-    for (start, n), made in zip(chains, found, strict=True):
-        bits = 128 if len(start) == 16 else 40
-        key, expected = mppe.initial_key(start, bits), []
-        for _ in range(n):
-            key = mppe.changed_key(start, key, bits)
+
+
+@given(st.lists(CHAIN, max_size=20))
+@settings(deadline=None)
+def test_chains_in_step(chains: list[tuple[bytes, int, list[int]]]) -> None:
+    for (start, bits, changes), made in zip(chains, mppe.chain_keys(chains), strict=True):
+        key, expected = initial_session_key(start, bits), []
+        for count in changes:
+            for _ in range(count):
+                key = next_session_key(start, key, bits)
             expected.append(key)
         assert made == expected
+
+
+def test_one_chain_far_longer_than_the_others() -> None:
+    start = bytes(range(16))
+    keys = mppe.chain_keys([(start, 128, [1])] * 9 + [(start, 128, [1] * 99)])
+    assert keys[:9] == [[keys[9][0]]] * 9
+    key = mppe.initial_key(start, 128)
+    for made in keys[9]:
+        key = mppe.changed_key(start, key, 128)
+        assert made == key
+
+
+def test_kernels_by_name() -> None:
+    can = mppe.usable()
+    assert can[0] == "portable"
+    assert mppe.kernels_of("portable") == {"sha1": "portable", "rc4": "portable"}
+    assert mppe.kernels_of("auto") == mppe.kernels_of(can[-1]) == BEST
+    assert mppe.kernels_of("sse4.1")["sha1"] == "portable"
+    was = mppe.kernels()
+    for name in can:
+        mppe.choose(name)
+        assert mppe.kernels() == mppe.kernels_of(name)
+    mppe.use_kernels(**was)
 
 
 def test_bad_arguments_are_refused() -> None:
@@ -100,6 +166,9 @@ def test_bad_arguments_are_refused() -> None:
         lambda: mppe.changed_key(bytes(16), bytes(8), 128),
         lambda: mppe.crypt_batch([b""], []),
         lambda: mppe.crypt_batch([b""], [b"x"]),
+        lambda: mppe.crypt_stream(b"x", []),
+        lambda: mppe.chain_keys([(bytes(8), 128, [1])]),
+        lambda: mppe.chain_keys([(bytes(16), 128, [0])]),
         lambda: mppe.use_kernels(sha1="none", rc4="portable"),
     ):
         with pytest.raises(ValueError, match=r"\w"):

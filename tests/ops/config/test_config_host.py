@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fastpath import mppe
 from ops.config.host import host_remarks
 from ops.config.problems import ConfigError
 from ops.config.source import parse
-from ops.settings import Accounts, Settings
+from ops.settings import Accounts, Mppe, Settings
 
 NOISE = random.Random(8).randbytes(20_000)
 
@@ -37,6 +38,14 @@ def test_remarks_are_printable_and_short(tmp_path: Path, octets: bytes) -> None:
         assert remark.text.isprintable(), remark
         assert len(remark.text) < 2000
         assert "geheim" not in remark.text
+
+
+def test_a_kernel_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mppe, "usable", lambda: ["portable"])
+    assert [r for r in host_remarks(Settings(), "") if r.path == ("mppe", "kernel")] == []
+    remarks = host_remarks(Settings(mppe=Mppe(kernel="sha-ni")), "")
+    (text,) = (r.text for r in remarks if r.path == ("mppe", "kernel"))
+    assert text == 'this CPU can\'t run "sha-ni"; "auto", or one of "portable"'
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpath import layout
+from fastpath import layout, mppe
 from ops.console import columns, snapshot
 from ops.console.links import describe
 from ops.console.pools import STATIC, Pools
@@ -188,6 +188,14 @@ def test_frozen_ipv6cp_is_described() -> None:
     shown = describe(link.freeze())
     assert shown["ipv6cp"] == {"state": "INITIAL", "iid": "fe80::", "our_iid": "fe80::1"}
     assert "ipv6cp" not in describe(Link(Policy(), magic=1, challenge=bytes(16)).freeze())
+
+
+def test_versions_tell_which_code_encrypts() -> None:
+    shared = Shared()
+    view = View(shared.table, settings(), Usage())
+    assert view.versions()["mppe"] == mppe.kernels_of("auto")
+    view.apply(replace(settings(), mppe=replace(settings().mppe, kernel="portable")))
+    assert view.versions()["mppe"] == {"sha1": "portable", "rc4": "portable"}
 
 
 def test_damaged_blobs_are_named() -> None:
