@@ -72,7 +72,8 @@ cdef void packets_close(packet_pool *pool) noexcept nogil
 cdef void shaper_set(shaper *q, uint64_t rate, uint64_t burst) noexcept nogil
 cdef uint32_t shaper_put(shaper *q, packet_pool *pool, uint32_t flow, const uint8_t *p, uint32_t n,
                          uint64_t now) noexcept nogil
-cdef int32_t shaper_next(shaper *q, packet_pool *pool, uint64_t now, uint32_t *dropped) noexcept nogil
+cdef int32_t shaper_next(shaper *q, packet_pool *pool, uint64_t now,
+                         uint32_t *dropped) noexcept nogil
 cdef uint32_t shaper_clear(shaper *q, packet_pool *pool) noexcept nogil
 
 cdef bint waiting_open(waiting *w, uint32_t room) noexcept nogil

@@ -230,7 +230,8 @@ cdef int32_t _codel(shaper *q, packet_pool *pool, flow_queue *f, uint64_t now,
     return place
 
 
-cdef int32_t shaper_next(shaper *q, packet_pool *pool, uint64_t now, uint32_t *dropped) noexcept nogil:
+cdef int32_t shaper_next(shaper *q, packet_pool *pool, uint64_t now,
+                         uint32_t *dropped) noexcept nogil:
     """The place of the packet to send now, paid for; SHAPER_NOTHING if none may go yet. The
     caller gives the place back. `dropped` grows by what CoDel dropped."""
     cdef uint8_t which, number

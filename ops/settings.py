@@ -147,6 +147,11 @@ class AccountRule:
     volume_up: int = 0  # octets; 0: no limit
     volume_down: int = 0
     volume: int = 0
+    rate_up: int = 0  # bit/s; 0: as in [shaping], -1: none
+    rate_down: int = 0
+    burst_up: int = 0  # octets; 0: from the rate
+    burst_down: int = 0
+    filter: str = ""  # "": as in [shaping]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +199,27 @@ class Bans:
 
 
 @dataclass(frozen=True, slots=True)
+class Shaping:
+    """[shaping] Rates and filter of sessions whose account says none; up is from them."""
+
+    rate_up: int = 0  # bit/s; 0: none
+    rate_down: int = 0
+    burst_up: int = 0  # octets; 0: from the rate
+    burst_down: int = 0
+    filter: str = ""  # "": none
+    exempt: tuple[str, ...] = ()  # prefixes that no rate holds for
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """[filters.NAME]"""
+
+    name: str
+    rules: tuple[str, ...]  # workers.filters
+    default: Literal["permit", "deny"] = "permit"  # what no rule speaks of
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """[metrics]"""
 
@@ -224,6 +250,8 @@ class Settings:
     accounts: Accounts = field(default_factory=Accounts)
     limits: Limits = field(default_factory=Limits)
     bans: Bans = field(default_factory=Bans)
+    shaping: Shaping = field(default_factory=Shaping)
+    filters: tuple[Filter, ...] = ()
     metrics: Metrics = field(default_factory=Metrics)
     log: Logging = field(default_factory=Logging)
 

@@ -64,6 +64,11 @@ class Rule:
             "volume_up": rule.volume_up,
             "volume_down": rule.volume_down,
             "volume": rule.volume,
+            "rate_up": rule.rate_up,
+            "rate_down": rule.rate_down,
+            "burst_up": rule.burst_up,
+            "burst_down": rule.burst_down,
+            "filter": rule.filter,
             "routes": rule.routes,
             "dns": tuple(parse_address(text) for text in rule.dns),
             "wins": tuple(parse_address(text) for text in rule.wins),
@@ -162,6 +167,8 @@ class Accounts:
             source="secrets" if secret.line else "users",
             address=addresses.suggested(unit),
             pool=addresses.pool,
+            rate_up=secret.rate_up,
+            rate_down=secret.rate_down,
         )
         if rule is not None:
             verdict = replace(verdict, mppe=rule.mppe, mppe_strengths=rule.strengths)

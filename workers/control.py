@@ -13,7 +13,7 @@ import heapq
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import msgpack
@@ -68,6 +68,7 @@ from workers.ppp.actions import (
 from workers.ppp.link import Link
 from workers.secrets_file import NO_ADDRESS
 from workers.session import BlobError, Saved
+from workers.shaping import Limits, Shaping, block_of
 
 CREDIT: Final = 512  # Installs the dispatcher may have unanswered
 POISON: Final = "workers died of its packets"
@@ -115,6 +116,8 @@ class Control:
         self._entropy = entropy
         self._settings = settings
         self._policy = policy_of(settings)
+        self._shaping = Shaping(settings)
+        self._block = block_of(settings)
         self._live: dict[int, Live] = {}  # by index
         self._backlog: deque[tuple[Callable[..., bool], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, int]] = []  # deadline, index, generation
@@ -191,6 +194,13 @@ class Control:
         """Settings after a reload; links that exist keep theirs until they are made anew."""
         self._settings = settings
         self._policy = policy_of(settings)
+        block, shaping = block_of(settings), Shaping(settings)
+        if block != self._block:
+            self._block = block
+            self._push(self._engine.set_filters, block)
+        if shaping != self._shaping:
+            self._shaping = shaping
+            self._limit_all()
 
     # -- what happens
 
@@ -658,6 +668,52 @@ class Control:
 
     def _policy_changed(self, live: Live, before: Policy, now: float) -> None:
         """Carry out what an up session's new Policy says beside being kept in the blob."""
+        if live.phase is Phase.UP:
+            if live.policy.filter != before.filter:
+                self._tell_unknown(live)
+            self._limit(live.handle, live.policy)
+
+    def _limit(self, handle: Handle, policy: Policy) -> None:
+        """Rates and filter to the record, and the data thread told; nothing if they are there."""
+        limits = self._shaping.limits(policy)
+        session = self._table.session(handle[0])
+        if limits != Limits(
+            session.rate_up,
+            session.rate_down,
+            session.burst_up,
+            session.burst_down,
+            session.filter,
+        ):
+            self._table.set_limits(handle[0], **asdict(limits))
+            self._push(self._engine.set_rates, *handle)
+
+    def _limit_all(self) -> None:
+        """After a reload that changes what accounts get that say nothing."""
+        for session in self._table.sessions():
+            if session.worker != self._worker or session.state != layout.STATE_ACTIVE:
+                continue
+            live = self._live.get(session.index)
+            if live is not None:
+                policy = live.policy
+            else:
+                try:
+                    saved = Saved.unpack(self._table.blob(session.index))
+                    policy = Policy.thaw(saved.policy)
+                except (BlobError, TypeError):
+                    continue  # its next event ends it, and names the fault
+            self._limit((session.index, session.generation), policy)
+
+    def _tell_unknown(self, live: Live) -> None:
+        name = self._shaping.unknown(live.policy)
+        if name:
+            self.count("filters_unknown")
+            self._log.warning(
+                "unknown filter: the session has none",
+                sid=live.sid,
+                user=live.user,
+                filter=name,
+                hint="add [filters.NAME], or correct what names it",
+            )
 
     def _apply(self, message: Apply, now: float) -> None:
         handle = (message.index, message.generation)
@@ -724,6 +780,9 @@ class Control:
         except (layout.LayoutError, ValueError, TypeError) as e:
             self._broken(live, e, now)
             return
+        self._limit(live.handle, live.policy)
+        if first:
+            self._tell_unknown(live)
         self._table.set_state(index, layout.STATE_ACTIVE)
         live.move(Phase.UP)
         self._push(self._engine.up, *live.handle)

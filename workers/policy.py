@@ -61,7 +61,7 @@ class Policy:
     volume_up: int = 0
     volume_down: int = 0
     volume: int = 0  # both together
-    # shaping; 0: none, burst 0: from the rate
+    # shaping; 0: as in [shaping], -1: none, burst 0: from the rate
     rate_up: int = 0
     rate_down: int = 0
     burst_up: int = 0

@@ -60,6 +60,10 @@ def main() -> int:
     table = Table.attach(started.fds["table"])
     mppe.choose(started.settings.mppe.kernel)
     engine = make_engine(started, table)
+    if started.settings.filters or started.settings.shaping.exempt:
+        from workers.shaping import block_of  # noqa: PLC0415 - only where it is needed
+
+        engine.set_filters(block_of(started.settings))
     name = f"data-{started.index}"
     thread = threading.Thread(target=_data, args=(engine, name), name=name, daemon=True)
     thread.start()

@@ -1,6 +1,9 @@
 """pppd's secrets file: `client server secret [addresses]`, read once into an index.
 
-Standard library only; no file is opened here. Semantics are those of pppd(8),
+A last word after the addresses may be a rate, `DOWN/UP` or one for both in kbit/s, as
+accel-ppp has it in its fifth column; `10M/2M` is understood, too.
+
+No file is opened here. Semantics are those of pppd(8),
 AUTHENTICATION: words with quotes, escapes and comments; `*` as client or server; a
 line that names the server beats one that does not, then one that names the client,
 then the first one; three words alone allow no address at all. Where pppd would read
@@ -14,6 +17,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
+
+from ops.rates import parse_pair
 
 WILD: Final = "*"
 NT_HASH: Final = b"nthash:"  # before 32 hex digits: in place of the password
@@ -32,6 +37,8 @@ _ESCAPES: Final = {
 }
 _OCTAL: Final = frozenset(b"01234567")
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
+_RATE: Final = re.compile(r"\d+[kKmMgG]?(/\d+[kKmMgG]?)?")
+KBIT: Final = 1000  # a rate without a unit, as accel-ppp has it
 
 
 class WordError(ValueError):
@@ -106,6 +113,8 @@ class Secret:
     server: str
     secret: bytes = field(repr=False)
     addresses: Addresses
+    rate_down: int = 0  # bit/s; accel-ppp's fifth word
+    rate_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,10 +348,17 @@ def parse(data: bytes, pools: frozenset[str] = frozenset()) -> Index:
             text = "nthash: is not followed by 32 hex digits; line not used"
             index.problems.append(Problem(line.number, text))
             continue
+        rate = 0, 0
         if len(words) == 4 and words[3].value == WILD.encode():
             addresses = ANY_ADDRESS
         else:
             column = [_text(word.value) for word in words[3:]]
+            if len(column) > 1 and _RATE.fullmatch(column[-1]) and column[-1] not in pools:
+                try:
+                    rate = parse_pair(column.pop(), KBIT)
+                except ValueError as e:
+                    text = f"rate of client {client!r}: {e}; it has none of its own"
+                    index.problems.append(Problem(line.number, text))
             addresses, wrong = parse_addresses(column, pools)
             index.problems.extend(Problem(line.number, text) for text in wrong)
             if not addresses.any_allowed:
@@ -353,7 +369,7 @@ def parse(data: bytes, pools: frozenset[str] = frozenset()) -> Index:
                 index.problems.append(Problem(line.number, text))
         index.clients.add(client)
         index.lines.setdefault(
-            (client, server), Secret(line.number, client, server, secret.value, addresses)
+            (client, server), Secret(line.number, client, server, secret.value, addresses, *rate)
         )
     return index
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ops.config.addresses import subtract
-from ops.config.schema import Accounts, Ip, Mppe, Pool, Ppp, Section, Workers
+from ops.config.schema import Accounts, Filter, Ip, Mppe, Pool, Ppp, Section, Shaping, Workers
 from ops.ranges import count, format_address, parse_ranges
+from workers.filters import MAX_FILTERS, MAX_RULES, number_of, parse_rule
 
 MAX_POOLS: Final = 255  # the record holds one octet; 255 itself is "static address"
 MAX_POOL_ADDRESSES: Final = 1 << 20  # a /12
@@ -233,3 +234,38 @@ def _check_workers(sections: dict[str, Section]) -> list[Remark]:
             fatal=False,
         )
     ]
+
+
+def filter_check(
+    sections: dict[str, Section], filters: dict[str, Filter], names: Sequence[str]
+) -> list[Remark]:
+    """Filters that are named and not there, or too large. `names`: of the faulty ones, too."""
+    remarks: list[Remark] = []
+    named: list[tuple[Path, str]] = []
+    if isinstance(shaping := sections.get("shaping"), Shaping):
+        named.append((("shaping", "filter"), shaping.filter))
+    if isinstance(accounts := sections.get("accounts"), Accounts):
+        named += [
+            (("accounts", "rules", at, "filter"), rule.filter)
+            for at, rule in enumerate(accounts.rules)
+        ]
+    known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "none"
+    for path, name in named:
+        if name and name not in names:
+            remarks.append(Remark(path, f"must name a filter; there is {known}"))
+    if len(filters) > MAX_FILTERS:
+        remarks.append(Remark(("filters",), f"at most {MAX_FILTERS} filters, not {len(filters)}"))
+    numbers: dict[int, str] = {}
+    for name, each in filters.items():
+        size = sum(parse_rule(rule).size for rule in each.rules)
+        if size > MAX_RULES:
+            text = (
+                f"at most {MAX_RULES} rules, not {size}; a rule counts once for each pair of its"
+                " port ranges"
+            )
+            remarks.append(Remark(("filters", name, "rules"), text))
+        other = numbers.setdefault(number_of(name), name)
+        if other != name:
+            text = f"has the same number as {other}, by chance; give it another name"
+            remarks.append(Remark(("filters", name), text))
+    return remarks

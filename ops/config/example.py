@@ -38,6 +38,9 @@ def example() -> str:
         if name == "pools":
             parts.append(_pools())
             continue
+        if name == "filters":
+            parts.append(_filters())
+            continue
         kind = schema.SECTIONS[name]
         lines = [_comment(kind.__doc__ or ""), f"[{name}]"]
         for key, field in kind.model_fields.items():
@@ -72,6 +75,22 @@ def _pools() -> str:
         _comment(field.description or ""),
         f"ranges = {value(default.ranges)}",
     ]
+    return "\n".join(lines) + "\n"
+
+
+def _filters() -> str:
+    lines = [_comment(schema.Filter.__doc__ or ""), "# [filters.guest]"]
+    shown = {
+        "rules": [
+            "deny up tcp to any port 25",
+            "permit to 10.99.0.53",
+            "deny to 10.0.0.0/8",
+        ],
+        "default": "permit",
+    }
+    for key, field in schema.Filter.model_fields.items():
+        lines.append(_comment(field.description or ""))
+        lines.append(f"# {key} = {value(shown[key])}")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ops import settings as settings_module
 from ops.config import overrides as overrides_module
 from ops.config import schema
-from ops.config.checks import Path, cross_check
+from ops.config.checks import Path, cross_check, filter_check
 from ops.config.host import host_remarks
 from ops.config.problems import (
     SETS,
@@ -31,7 +31,7 @@ from ops.config.problems import (
     show_path,
 )
 from ops.config.source import parse, read
-from ops.config.values import check_pool_name
+from ops.config.values import check_filter_name, check_pool_name
 from ops.config.words import says, unknown
 from ops.settings import Settings
 
@@ -83,9 +83,12 @@ def _validate(
     check = Report(origins, where)
     set_paths = overrides_module.apply(document, overrides, check)
     sections, pools = _sections(document, check)
+    filters = _filters(document, check)
     named = document.get("pools")
     names = [*named] if isinstance(named, dict) else [*pools]
-    for remark in cross_check(sections, pools, names):
+    said = document.get("filters")
+    known = [*said] if isinstance(said, dict) else []
+    for remark in (*cross_check(sections, pools, names), *filter_check(sections, filters, known)):
         if told or remark.path != ("accounts",):
             check.remark(remark, document)
     # What is wrong by itself hides nothing else: the host is asked about the valid sections.
@@ -93,7 +96,8 @@ def _validate(
     if check.problems:
         usable = {key: kind() for key, kind in schema.SECTIONS.items()} | sections
         usable_pools = {}
-    settings = schema.Config(usable, usable_pools).to_settings()
+        filters = {}
+    settings = schema.Config(usable, usable_pools, filters).to_settings()
     settings = _beside(settings, name, by_set=("accounts", "chap_secrets") in set_paths)
     if host:
         broken = bool(check.problems)
@@ -155,6 +159,24 @@ def _pools(document: dict[str, Any], check: Report) -> dict[str, schema.Pool]:
     return pools
 
 
+def _filters(document: dict[str, Any], check: Report) -> dict[str, schema.Filter]:
+    given = document.get("filters", {})
+    if not isinstance(given, dict):
+        check.add(("filters",), f"must be sections, as in [filters.guest], got {kind_of(given)}")
+        return {}
+    filters: dict[str, schema.Filter] = {}
+    for name, value in given.items():
+        try:
+            check_filter_name(name)
+        except ValueError as e:
+            check.add(("filters", name), f"{e}, got {quoted(name)}")
+            continue
+        found = _model(schema.Filter, value, ("filters", name), check)
+        if isinstance(found, schema.Filter):
+            filters[name] = found
+    return filters
+
+
 def _model(
     kind: type[schema.Section], value: Any, path: Path, check: Report
 ) -> schema.Section | None:
@@ -162,6 +184,8 @@ def _model(
         example = f"[{show_path(path)}]"
         if kind is schema.Pool:
             example += ' with ranges = ["..."]'
+        elif kind is schema.Filter:
+            example += ' with rules = ["..."]'
         check.add(path, f"must be a section, as in {example}, got {kind_of(value)}")
         return None
     try:
@@ -176,6 +200,8 @@ def _model(
                 known = (*path, "rules") if loc[0] == "rules" and len(loc) > 1 else path
                 if kind is schema.Pool:
                     known = ("pools",)
+                elif kind is schema.Filter:
+                    known = ("filters",)
                 check.add(where, unknown(str(loc[-1]), known, isinstance(error["input"], dict)))
             elif error["type"] == "missing":
                 check.add(where, "is required")

@@ -95,6 +95,8 @@ def _field_kind(names: list[str]) -> str:
     """text, list or other: how a bare word for this key is to be taken."""
     if names[0] == "pools":
         kind: type[schema.Section] | None = schema.Pool
+    elif names[0] == "filters":
+        kind = schema.Filter
     else:
         kind = schema.SECTIONS.get(names[0])
     field = kind.model_fields.get(names[-1]) if kind else None

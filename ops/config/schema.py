@@ -7,10 +7,10 @@ Settings: nothing else in the program sees one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ops import settings
 from ops.config import values
@@ -35,6 +35,10 @@ Size = Annotated[Whole, Field(ge=576, le=1500)]
 Attempts = Annotated[Whole, Field(ge=1, le=255)]
 Octets = Annotated[Whole, Field(ge=0, lt=1 << 63)]
 Limit = Annotated[Whole, Field(ge=0, le=1_000_000)]
+
+
+Rate = Annotated[int, BeforeValidator(values.check_rate)]
+Burst = Annotated[Whole, Field(ge=0, le=1 << 40)]
 
 
 class Section(BaseModel):
@@ -308,6 +312,13 @@ class AccountRule(Section):
     volume_up: Octets = Field(0, description="Octets from the subscriber that end the session.")
     volume_down: Octets = Field(0, description="Octets to the subscriber that end the session.")
     volume: Octets = Field(0, description="Octets of both directions that end the session.")
+    rate_up: Rate = Field(
+        0, description='Instead of shaping.rate_up; "none": no rate, whatever stands there.'
+    )
+    rate_down: Rate = Field(0, description="Instead of shaping.rate_down.")
+    burst_up: Burst = Field(0, description="Instead of shaping.burst_up.")
+    burst_down: Burst = Field(0, description="Instead of shaping.burst_down.")
+    filter: Text = Field("", description="Instead of shaping.filter.")
 
 
 class Accounts(Section):
@@ -414,6 +425,44 @@ class Bans(Section):
     ] = Field((), description="Client networks whose failures do not count.")
 
 
+class Shaping(Section):
+    """Rates and filter of sessions whose account says nothing of them."""
+
+    rate_up: Rate = Field(
+        0,
+        description='Bits a second from the subscriber, as in "10M", "512k"; octets of inner IP'
+        " packets count. 0: none.",
+    )
+    rate_down: Rate = Field(0, description="The same to the subscriber.")
+    burst_up: Burst = Field(
+        0, description="Octets that may go at once after a rest; 0: 10 ms of the rate."
+    )
+    burst_down: Burst = Field(0, description="The same to the subscriber.")
+    filter: Text = Field("", description="Name of a filter: see [filters.NAME].")
+    exempt: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_exempt)], ...], Field(max_length=65536)
+    ] = Field(
+        (), description="Prefixes that rates do not hold for, such as those of a local exchange."
+    )
+
+
+class Filter(Section):
+    """What subscribers may send and get; accounts, RADIUS (Filter-Id) and [shaping] name filters.
+    The first rule that fits a packet decides.
+    """
+
+    rules: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_rule)], ...], Field(max_length=1024)
+    ] = Field(
+        description="(permit | deny) [up | down] [PROTOCOL] [from NET [port PORTS]]"
+        " [to NET [port PORTS]]: up is from the subscriber, NET an address, a prefix or any,"
+        " PORTS as in 80,443,6881-6889."
+    )
+    default: Literal["permit", "deny"] = Field(
+        "permit", description="What happens to packets that no rule fits."
+    )
+
+
 class Metrics(Section):
     """Prometheus."""
 
@@ -443,12 +492,13 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "accounts": Accounts,
     "limits": Limits,
     "bans": Bans,
+    "shaping": Shaping,
     "metrics": Metrics,
     "log": Logging,
 }
 
 
-TOP_ORDER: Final[tuple[str, ...]] = tuple(field.name for field in fields(settings.Settings))
+TOP_ORDER: Final[tuple[str, ...]] = tuple(f.name for f in fields(settings.Settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +507,7 @@ class Config:
 
     sections: dict[str, Section]
     pools: dict[str, Pool]
+    filters: dict[str, Filter] = field(default_factory=dict)
 
     def to_settings(self) -> settings.Settings:
         """The plain values, with our own addresses cut out of the pools."""
@@ -474,5 +525,8 @@ class Config:
         parts["pools"] = tuple(
             settings.Pool(name, without(pool.ranges, local), pool.next)
             for name, pool in self.pools.items()
+        )
+        parts["filters"] = tuple(
+            settings.Filter(name, each.rules, each.default) for name, each in self.filters.items()
         )
         return settings.Settings(**parts)

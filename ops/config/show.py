@@ -59,6 +59,11 @@ def to_toml(settings: Settings, *, secrets: bool = False) -> str:
             for pool in section:
                 lines += [f"[pools.{key(pool.name)}]", f"ranges = {value(pool.ranges)}", ""]
             continue
+        if part.name == "filters":
+            for each in section:
+                lines += [f"[filters.{key(each.name)}]", f"rules = {value(each.rules)}"]
+                lines += [f"default = {value(each.default)}", ""]
+            continue
         lines.append(f"[{part.name}]")
         for field in fields(section):
             if part.name != "accounts" or field.name not in ("users", "rules"):

@@ -9,6 +9,9 @@ from typing import Any, Final
 from pydantic_core import PydanticCustomError
 
 from ops.ranges import parse_address, parse_network, parse_ranges
+from ops.rates import UNLIMITED, parse_rate
+from workers.filters import RuleError, parse_rule
+from workers.filters import parse_network as parse_filter_network
 
 NAME_OCTETS: Final = 63  # text fields of SCCRP hold 64, of the session record 63 and a zero
 
@@ -73,6 +76,14 @@ def check_pool_name(text: str) -> None:
     """ValueError unless `text` can name a pool: it is a label of metrics and a word of logs."""
     if not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{NAME_OCTETS}}}", text):
         raise ValueError(f"a pool's name must be 1 to {NAME_OCTETS} of A-Z a-z 0-9 . _ -")
+
+
+def check_filter_name(text: str) -> None:
+    """ValueError unless `text` can name a filter: RADIUS names it, logs show it."""
+    if not re.fullmatch(rf"[!-~]{{1,{NAME_OCTETS}}}", text):
+        raise ValueError(
+            f"a filter's name must be 1 to {NAME_OCTETS} printable ASCII characters without spaces"
+        )
 
 
 def check_user_name(text: str) -> str:
@@ -142,6 +153,36 @@ def check_endpoint(text: str) -> str:
         good = False
     if not good:
         raise _refuse('must be ADDRESS:PORT, as in "127.0.0.1:9723", or empty to switch it off')
+    return text
+
+
+def check_rate(given: Any) -> int:
+    """bit/s from "10M" or a plain number; before pydantic's own look."""
+    if isinstance(given, bool) or not isinstance(given, int | str):
+        raise _refuse('must be a rate in quotes, as in "10M", "512k" or "1G"')
+    if given == UNLIMITED:
+        return UNLIMITED
+    try:
+        return parse_rate(str(given), 1 if isinstance(given, int) else 0)
+    except ValueError as e:
+        raise _refuse(f"must be a rate: {e}") from None
+
+
+def check_rule(text: str) -> str:
+    try:
+        parse_rule(text)
+    except RuleError as e:
+        raise _refuse(f"is no rule: {e}") from None
+    return text
+
+
+def check_exempt(text: str) -> str:
+    try:
+        network = parse_filter_network(text)
+    except RuleError as e:
+        raise _refuse(f"must be a prefix: {e}") from None
+    if network is None or not network.prefixlen:
+        raise _refuse("must be a prefix; without rates there is nothing to exempt all from")
     return text
 
 

@@ -44,7 +44,8 @@ def unknown(key: str, section: Path, is_table: bool) -> str:
         names: tuple[str, ...] = schema.TOP_ORDER
         what = "unknown section" if is_table else "unknown key outside any section"
     else:
-        kind = schema.Pool if section[0] == "pools" else schema.SECTIONS[str(section[0])]
+        own: dict[str, type[schema.Section]] = {"pools": schema.Pool, "filters": schema.Filter}
+        kind = own.get(str(section[0])) or schema.SECTIONS[str(section[0])]
         if section[:2] == ("accounts", "rules"):
             kind = schema.AccountRule
         names = tuple(kind.model_fields)

@@ -78,6 +78,7 @@ CONTROL: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sessions_resumed": ("pptp_sessions_resumed_total", ()),
     "secrets_loaded": ("pptp_secrets_loads_total", ("good",)),
     "secrets_errors": ("pptp_secrets_loads_total", ("bad",)),
+    "filters_unknown": ("pptp_filters_unknown_total", ()),
 }
 BUS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "bus_messages_received": ("pptp_bus_messages_total", ("receive",)),

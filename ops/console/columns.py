@@ -13,6 +13,7 @@ from fastpath.layout import Session
 from ops.console.snapshot import Snapshot, state
 from ops.metrics import AUTH_METHODS
 from ops.ranges import format_address
+from ops.rates import format_rate
 
 Cell = str | int | None
 Column = Callable[[Session, int], Cell]
@@ -70,6 +71,13 @@ def _address(s: Session, now: int) -> str | None:
     return format_address(address) if address else None
 
 
+def _rates(s: Session, now: int) -> str | None:
+    """DOWN/UP, as secrets and `set-rate` have it."""
+    if not s.rate_down and not s.rate_up:
+        return None
+    return f"{format_rate(s.rate_down)}/{format_rate(s.rate_up)}"
+
+
 COLUMNS: Final[dict[str, Column]] = {
     "sid": lambda s, now: sid(s),
     "username": lambda s, now: s.name or None,
@@ -93,6 +101,7 @@ COLUMNS: Final[dict[str, Column]] = {
     "call-id": lambda s, now: s.call_id,
     "peer-call-id": lambda s, now: s.peer_call_id,
     "connection": lambda s, now: s.connection,
+    "rate-limit": _rates,
 }
 
 

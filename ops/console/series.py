@@ -201,6 +201,11 @@ SERIES: Final[tuple[Series, ...]] = (
         ("worker", "direction"),
         "Packets handled in one batch.",
     ),
+    _counter(
+        "pptp_filters_unknown_total",
+        "Sessions whose account names a filter that [filters] does not have: they have none.",
+        "worker",
+    ),
     # PPP
     _counter(
         "pptp_ppp_frames_total",

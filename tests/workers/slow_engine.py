@@ -27,6 +27,7 @@ class SlowEngine:
     installed: set[Handle] = field(default_factory=set)
     is_up: set[Handle] = field(default_factory=set)
     is_up6: set[Handle] = field(default_factory=set)
+    filters: list[bytes] = field(default_factory=list)
     mppe: dict[Handle, tuple[int, bytes, bool, int, bytes, bool]] = field(default_factory=dict)
     sent: deque[tuple[Handle, bytes]] = field(default_factory=deque)
     done: list[tuple[str, Handle]] = field(default_factory=list)
@@ -116,6 +117,15 @@ class SlowEngine:
         if not self._take("down6", (index, generation)):
             return False
         self.is_up6.discard((index, generation))
+        return True
+
+    def set_rates(self, index: int, generation: int) -> bool:
+        return self._take("set_rates", (index, generation))
+
+    def set_filters(self, block: bytes) -> bool:
+        if not self._take("set_filters", (0, 0)):
+            return False
+        self.filters.append(block)
         return True
 
     def remove(self, index: int, generation: int) -> bool:

@@ -193,3 +193,33 @@ def test_a_large_file_is_an_index() -> None:
         assert match is not None
         assert match.secret.secret == b"password%06d" % i
     assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "rates", "addresses"),
+    [
+        ("* 5120/512", (5_120_000, 512_000), 1),
+        ("10.0.0.5 2048", (2_048_000, 2_048_000), 1),
+        ("* 10M/2M", (10_000_000, 2_000_000), 1),
+        ("* 0/512", (0, 512_000), 1),
+        ("10.0.0.5 10.0.0.6", (0, 0), 2),
+        ("*", (0, 0), 1),
+    ],
+)
+def test_the_fifth_word_is_a_rate(words: str, rates: tuple[int, int], addresses: int) -> None:
+    index = parse(f"bob * secret {words}\n".encode())
+    assert not index.problems
+    match = index.find("bob", "x")
+    assert match is not None
+    assert (match.secret.rate_down, match.secret.rate_up) == rates
+    assert len(match.secret.addresses.rules) == addresses
+
+
+def test_a_rate_out_of_range_is_told() -> None:
+    index = parse(b"bob * secret * 1/2000000000000\n")
+    (problem,) = index.problems
+    assert "rate of client 'bob': '1' is not from 8k to 1000G" in problem.text
+    match = index.find("bob", "x")
+    assert match is not None
+    assert match.secret.rate_down == 0
+    assert match.secret.addresses.any_allowed

@@ -48,7 +48,7 @@ def load(text: str, *overrides: str) -> Loaded:
 
 
 def test_sections_are_those_of_settings() -> None:
-    assert set(schema.SECTIONS) | {"pools"} == {f.name for f in fields(Settings)}
+    assert set(schema.SECTIONS) | {"pools", "filters"} == {f.name for f in fields(Settings)}
 
 
 @pytest.mark.parametrize("name", sorted(schema.SECTIONS))
@@ -621,3 +621,84 @@ def test_the_child_writes_settings_or_says_why(tmp_path: Path) -> None:
     file.write_text("[ppp]\nmtu = 13\n" + USERS)
     status, told, _ = reload(file)
     assert (status, told) == (78, f"{file}:2: ppp.mtu: must be at least 576, got 13\n")
+
+
+# Rates and filters
+
+FILTERS = """[shaping]
+rate_down = "10M"
+rate_up = 512000
+burst_up = 9000
+filter = "guest"
+exempt = ["192.0.2.0/24", "2001:db8::/32"]
+
+[filters.guest]
+rules = ["deny up tcp to any port 25"]
+
+[filters."no mail"]
+rules = [
+    "permit tcp",
+    "deny up tcp to any port twenty",
+]
+default = "drop"
+"""
+
+
+def test_rates_and_filters() -> None:
+    good = FILTERS.split('[filters."', maxsplit=1)[0]
+    rule = '[[accounts.rules]]\nmatch = "bob"\nrate_down = "none"\nfilter = "guest"\n'
+    loaded = load(good + USERS + rule)
+    assert loaded.settings.shaping == settings.Shaping(
+        512_000, 10_000_000, 9000, 0, "guest", ("192.0.2.0/24", "2001:db8::/32")
+    )
+    assert loaded.settings.filters == (settings.Filter("guest", ("deny up tcp to any port 25",)),)
+    assert loaded.settings.accounts.rules[0].rate_down == -1
+    assert load_bytes(to_toml(loaded.settings, secrets=True).encode(), "f").settings == (
+        loaded.settings
+    )
+
+
+def test_wrong_filters_are_told_with_their_lines() -> None:
+    assert problems(FILTERS + USERS) == [
+        'f.toml:11: filters."no mail": a filter\'s name must be 1 to 63 printable ASCII characters'
+        ' without spaces, got "no mail"'
+    ]
+    assert problems(FILTERS.replace("no mail", "mail") + USERS) == [
+        "f.toml:14: filters.mail.rules[2]: is no rule: 'twenty' is no port: a number up to 65535,"
+        ' or two with a dash, got "deny up tcp to any port twenty"',
+        'f.toml:16: filters.mail.default: must be "permit" or "deny", got "drop"',
+    ]
+    (problem,) = problems(USERS + "[filters.a]\nrule = []\nrules = []\n")
+    assert problem == "f.toml:4: filters.a.rule: unknown key, did you mean rules?"
+    assert problems("filters = 1\n" + USERS) == [
+        "f.toml:1: filters: must be sections, as in [filters.guest], got a number"
+    ]
+
+
+def test_filters_that_are_named_and_not_there() -> None:
+    text = '[shaping]\nfilter = "gust"\n[filters.guest]\nrules = []\n'
+    rule = '[[accounts.rules]]\nmatch = "bob"\nfilter = "x"\n'
+    assert problems(text + USERS + rule) == [
+        'f.toml:2: shaping.filter: must name a filter; there is guest, got "gust"',
+        'f.toml:9: accounts.rules[1].filter: must name a filter; there is guest, got "x"',
+    ]
+    ports = ",".join(["1", "3"] * 17)
+    many = f'[filters.f]\nrules = ["deny udp from any port {ports} to any port {ports}"]\n'
+    (problem,) = problems(many + USERS)
+    assert "at most 1024 rules, not 1156" in problem
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ('"fast"', "'fast' is no rate"),
+        ('"10"', "has no unit: write 10k or 10M"),
+        ("10", "'10' is not from 8k to 1000G"),
+        ("true", "must be a rate in quotes"),
+        ("1.5", "must be a rate in quotes"),
+    ],
+)
+def test_wrong_rates(given: str, why: str) -> None:
+    (problem,) = problems(f"[shaping]\nrate_up = {given}\n{USERS}")
+    assert problem.startswith("f.toml:2: shaping.rate_up: must be a rate")
+    assert why in problem
