@@ -24,6 +24,7 @@ from libc.string cimport memcpy, memset
 from fastpath.backlog cimport (
     LARGE_SIZE, TURN, backlog, backlog_buffer, backlog_clear, backlog_close, backlog_done,
     backlog_empty, backlog_head, backlog_next, backlog_open, backlog_put)
+from fastpath.crowd cimport crowd, crowd_passes, crowd_turn
 from fastpath.filter cimport (
     FILTER_DOWN, FILTER_UP, book_close, book_exempts, book_find, book_open, filter_permits, look,
     look_at, look_flow, rule_book)
@@ -252,7 +253,8 @@ cdef enum:
     JUMP_MAX = 512             # a sequence this far ahead is a lost burst, beyond it a stray
     STRAYS = 4                 # strays in a row that make a new sequence
     DESYNCS = 16
-    KEY_WORK = 8192            # key changes for gaps, a session and second
+    KEY_WORK = 8192            # key changes for gaps, a session and second,
+    KEY_WORK_ALL = 32768       # and of all sessions in a tick: an eighth of the time
     # Frames for the control thread, which is Python: a login needs a dozen. What it has not
     # come to yet waits in the ring in order, so the ring's length is what a login waits.
     FRAME_BURST = 64           # of a session at once,
@@ -364,6 +366,8 @@ cdef class Engine:
     cdef mmsghdr *hop_messages
     cdef hop_message *hop_targets
     cdef backlog behind
+    cdef crowd senders
+    cdef int32_t key_work
     cdef uint32_t round
     cdef uint16_t ip_id
     # timers
@@ -459,6 +463,7 @@ cdef class Engine:
         for i in range(POOL_SIZE):
             self.pool_free[i] = <int32_t>i
         self.n_free = POOL_SIZE
+        self.key_work = KEY_WORK_ALL
         self.out_tun.fd = tun_fd
         self.now = now_ns()
         self._resume()
@@ -1155,6 +1160,9 @@ cdef class Engine:
         """One batch; True when the socket may hold more."""
         cdef int n = receive_many(self.gre_fd, self.in_messages, self.batch)
         cdef int i
+        if n < <int>self.batch:
+            self.senders.drained = True
+        crowd_turn(&self.senders, self.now)
         if n <= 0:
             return False
         self._bucket(0, <uint32_t>n)
@@ -1226,6 +1234,9 @@ cdef class Engine:
             return
         self.page.poison_sid = s.r.sid
         s.r.gre_rx_packets += 1
+        if not crowd_passes(&self.senders, &s.sends):
+            self._drop(s, D_RX_OVERLOAD)
+            return
         if h.has_ack and <int32_t>(h.ack - s.tx_seq) < 0 and <int32_t>(h.ack - s.tx_acked) > 0:
             s.tx_acked = h.ack
         if not h.has_seq or h.size == 0:
@@ -1488,11 +1499,13 @@ cdef class Engine:
                 self._garbled(s, b"stateful", 8)
                 return
             steps = (bits - s.rx_count) & MPPE_COUNT
-            if steps >= 0x800 or (steps and s.work < <int32_t>steps):
+            if steps >= 0x800 or (steps and (s.work < <int32_t>steps
+                                             or self.key_work < <int32_t>steps)):
                 self._drop(s, D_RX_MPPE_COHERENCY)     # late: never re-key for it
                 return
             if steps:
                 s.work -= <int32_t>steps
+                self.key_work -= <int32_t>steps
                 self.count[C_MPPE_REKEYS] += steps
             job.stream = NULL
             job.key_size = key_size(s.mppe_rx_bits)
@@ -2129,6 +2142,7 @@ cdef class Engine:
             self.next_tick = self.now + TICK
             self.page.data_beat_ns = self.now
             self.icmp_left = 100
+            self.key_work = KEY_WORK_ALL
             part = self.t.top // TICKS + 1
             end = self.sweep_at + part
             while self.sweep_at < end and self.sweep_at < self.t.top:

@@ -45,6 +45,7 @@ cdef enum:
     D_RX_RING_FULL             # * control thread does not keep up
     D_RX_FILTERED              # * the session's filter
     D_RX_SHAPED                # * over the session's rate
+    D_RX_OVERLOAD              # * the worker is full, and its session sends most of it
     D_RX_SESSION_ENDED         # * held for reordering or by its rate when its session ended
     # LAN to client; every inner packet read (after segmentation) ends in one of *
     C_TUN_RX_PACKETS           # segments

@@ -29,7 +29,7 @@ DATA_COUNTERS = (
     "drop_rx_out_of_window", "drop_rx_late", "drop_rx_mppe_clear", "drop_rx_mppe_coherency",
     "drop_rx_mppe_desync", "drop_rx_not_up", "drop_rx_protocol", "drop_rx_spoofed",
     "drop_rx_tun_full", "drop_rx_ring_full", "drop_rx_filtered", "drop_rx_shaped",
-    "drop_rx_session_ended",
+    "drop_rx_overload", "drop_rx_session_ended",
     "tun_rx_packets", "tun_rx_reads", "tx_data", "tx_data_bytes",
     "drop_tx_no_session", "drop_tx_not_ip", "drop_tx_malformed", "drop_tx_too_big",
     "drop_tx_send_failed", "drop_tx_filtered", "drop_tx_shaped", "drop_tx_overload",

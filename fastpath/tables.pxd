@@ -9,6 +9,7 @@ the interface identifier of its IPv6 link-local address.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.filter cimport filter
+from fastpath.crowd cimport sender
 from fastpath.layout cimport record
 from fastpath.mppe cimport rc4_state
 from fastpath.shaper cimport shaper
@@ -90,6 +91,7 @@ cdef struct session:
     uint8_t backlog_list
     uint32_t round             # of reading, and what passed without waiting in it
     uint32_t passed
+    sender sends
     # life
     uint64_t last_rx
     uint64_t echo_due
