@@ -10,7 +10,7 @@ from ops.settings import Settings
 # Section: its keys; () stands for all of them. What they decide is opened, bound or given
 # to a data thread once; a child that is replaced meanwhile must get what its neighbours have.
 FIXED: Final[dict[str, tuple[str, ...]]] = {
-    "server": ("user", "run_dir"),
+    "server": ("user", "run_dir", "state_dir"),
     "listen": ("address", "port", "backlog"),
     "workers": (),
     "gre": (),

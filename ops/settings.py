@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 T = TypeVar("T")
 
 AuthMethod = Literal["pap", "chap-md5", "mschap", "mschapv2", "eap"]
-EapType = Literal["mschapv2", "md5"]
+EapType = Literal["mschapv2", "md5", "relay"]
 MppePolicy = Literal["require", "prefer", "deny"]
 MppeKernel = Literal["auto", "portable", "sse4.1", "sha-ni"]
 StatefulPolicy = Literal["refuse", "allow", "ask"]
@@ -28,6 +28,7 @@ class Server:
     name: str = "pptpcon"  # host name in SCCRP, CHAP name, server column of chap-secrets
     user: str = "nobody"  # unprivileged user of dispatcher, workers and console
     run_dir: str = ""  # "": /run/pptpcon, or /run/pptpcon-<inode> in another network namespace
+    state_dir: str = ""  # "": /var/lib/pptpcon, or RUN_DIR/state in another network namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,50 @@ class Accounts:
 
 
 @dataclass(frozen=True, slots=True)
+class RadiusServer:
+    """[[radius.servers]]"""
+
+    address: str
+    secret: str = field(repr=False)
+    name: str = ""  # "": the address
+    auth_port: int = 1812  # 0: not asked for logins
+    acct_port: int = 1813  # 0: gets no accounting
+    priority: int = 0  # the lowest that live are asked
+    weight: int = 1  # share among those of one priority
+    message_authenticator: Literal["require", "auto", "off"] = "auto"  # in answers
+    probe: Literal["status", "off"] = "status"  # Status-Server while it is dead
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusClient:
+    """[[radius.clients]] Who may send CoA- and Disconnect-Requests, RFC 5176."""
+
+    address: str  # or prefix
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Radius:
+    """[radius] Logins and accounting elsewhere: RFC 2865, 2866, 5080, 5176."""
+
+    timeout_s: float = 1.0  # before the first repetition; doubles
+    tries: int = 3  # of one server, then the next
+    probe_interval_s: float = 5.0  # of a dead server
+    dead_time_s: float = 60.0  # then a live request may try it, too
+    nas_identifier: str = ""  # "": server.name
+    nas_ip: str = ""  # NAS-IP-Address; "": none
+    nas_port_id: str = "pptp"  # and the number of the session's slot
+    source: str = ""  # address requests are sent from; "": by the route
+    interim_s: int = 300  # Acct-Interim-Interval where the server says none; 0: none
+    accounting: Literal["on", "off"] = "on"
+    fallback: Literal["off", "local"] = "off"  # [accounts] when no server answers
+    listen: str = ""  # ADDRESS:PORT for CoA and Disconnect; "": off
+    event_window_s: int = 300  # how far Event-Timestamp of those may be off; 0: any
+    servers: tuple[RadiusServer, ...] = ()
+    clients: tuple[RadiusClient, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """[limits]"""
 
@@ -248,6 +293,7 @@ class Settings:
     ipv6: Ipv6 = field(default_factory=Ipv6)
     pools: tuple[Pool, ...] = (Pool("default", ("10.99.1.0-255", "10.99.2.0-255")),)
     accounts: Accounts = field(default_factory=Accounts)
+    radius: Radius = field(default_factory=Radius)
     limits: Limits = field(default_factory=Limits)
     bans: Bans = field(default_factory=Bans)
     shaping: Shaping = field(default_factory=Shaping)

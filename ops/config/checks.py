@@ -7,10 +7,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from ops.config.addresses import subtract
-from ops.config.schema import Accounts, Filter, Ip, Mppe, Pool, Ppp, Section, Shaping, Workers
+from ops.config.schema import (
+    Accounts,
+    Filter,
+    Ip,
+    Mppe,
+    Pool,
+    Ppp,
+    Radius,
+    Section,
+    Shaping,
+    Workers,
+)
 from ops.ranges import count, format_address, parse_ranges
 from workers.filters import MAX_FILTERS, MAX_RULES, number_of, parse_rule
 
+SHORT_SECRET: Final = 8
 MAX_POOLS: Final = 255  # the record holds one octet; 255 itself is "static address"
 MAX_POOL_ADDRESSES: Final = 1 << 20  # a /12
 
@@ -42,6 +54,7 @@ def cross_check(
         *_check_domains(sections),
         *_check_rules(sections),
         *_check_workers(sections),
+        *_check_radius(sections),
     ]
 
 
@@ -148,7 +161,7 @@ def _check_mppe(sections: dict[str, Section]) -> list[Remark]:
     ppp, mppe = sections.get("ppp"), sections.get("mppe")
     if not isinstance(ppp, Ppp) or not isinstance(mppe, Mppe):
         return []
-    keyed = {"mschap", "mschapv2"} | ({"eap"} if "mschapv2" in ppp.eap else set())
+    keyed = {"mschap", "mschapv2"} | ({"eap"} if {"mschapv2", "relay"} & {*ppp.eap} else set())
     keyless = [method for method in ppp.auth if method not in keyed]
     if mppe.policy == "require":
         if len(keyless) == len(ppp.auth):
@@ -268,4 +281,38 @@ def filter_check(
         if other != name:
             text = f"has the same number as {other}, by chance; give it another name"
             remarks.append(Remark(("filters", name), text))
+    return remarks
+
+
+def _check_radius(sections: dict[str, Section]) -> list[Remark]:
+    ppp, radius = sections.get("ppp"), sections.get("radius")
+    if not isinstance(radius, Radius):
+        return []
+    remarks = []
+    asked = [server for server in radius.servers if server.auth_port]
+    if isinstance(ppp, Ppp) and "relay" in ppp.eap and not asked:
+        where: Path = ("ppp", "eap")
+        remarks.append(Remark(where, '"relay" needs a server in [[radius.servers]] with auth_port'))
+    seen: dict[str, int] = {}
+    for at, server in enumerate(radius.servers):
+        name = server.name or server.address
+        if name in seen:
+            text = f"is the name of server {seen[name] + 1}, too; give each a name of its own"
+            remarks.append(Remark(("radius", "servers", at, "name"), text))
+        seen.setdefault(name, at)
+        if not server.auth_port and not server.acct_port:
+            text = "is 0 as auth_port is: what is this server for?"
+            remarks.append(Remark(("radius", "servers", at, "acct_port"), text))
+        if len(server.secret) < SHORT_SECRET:
+            text = f"has {len(server.secret)} characters: who sees the packets can guess it"
+            remarks.append(Remark(("radius", "servers", at, "secret"), text, fatal=False))
+    if radius.listen and not radius.clients:
+        text = "nobody may send anything there: name them in [[radius.clients]]"
+        remarks.append(Remark(("radius", "listen"), text, fatal=False))
+    if radius.clients and not radius.listen:
+        text = "nothing listens for them: set radius.listen"
+        remarks.append(Remark(("radius", "clients"), text, fatal=False))
+    elif radius.listen and not radius.servers:
+        text = "needs a server in [[radius.servers]]: without one this is off"
+        remarks.append(Remark(("radius", "listen"), text))
     return remarks

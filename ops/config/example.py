@@ -7,6 +7,7 @@ a test compares both.
 from __future__ import annotations
 
 import textwrap
+from typing import Final
 
 from ops.config import schema
 from ops.config.show import value
@@ -18,6 +19,11 @@ _HEAD = """\
 # The usual place is /etc/pptpcon/pptpcon.toml. SIGHUP makes a running pptpcon read it again.
 """
 _WIDTH = 96
+TABLES: Final[dict[str, type[schema.Section]]] = {
+    "accounts.rules": schema.AccountRule,
+    "radius.servers": schema.RadiusServer,
+    "radius.clients": schema.RadiusClient,
+}
 
 
 def _comment(text: str) -> str:
@@ -44,7 +50,7 @@ def example() -> str:
         kind = schema.SECTIONS[name]
         lines = [_comment(kind.__doc__ or ""), f"[{name}]"]
         for key, field in kind.model_fields.items():
-            if name == "accounts" and key in ("users", "rules"):
+            if f"{name}.{key}" in TABLES or (name, key) == ("accounts", "users"):
                 continue
             lines.append(_comment(field.description or ""))
             lines.append(f"#{key} = {value(field.get_default())}")
@@ -53,15 +59,19 @@ def example() -> str:
             description = kind.model_fields["users"].description or ""
             users = [_comment(description), "[accounts.users]", '#alice = "a long password"']
             parts.append("\n".join(users) + "\n")
-            parts.append(_rules())
+            parts.append(_table("accounts.rules", "NAME"))
+        if name == "radius":
+            parts.append(_table("radius.servers", "..."))
+            parts.append(_table("radius.clients", "..."))
     return "\n".join(parts)
 
 
-def _rules() -> str:
-    lines = [_comment(schema.AccountRule.__doc__ or ""), "# [[accounts.rules]]"]
-    for key, field in schema.AccountRule.model_fields.items():
+def _table(name: str, sample: str) -> str:
+    kind = TABLES[name]
+    lines = [_comment(kind.__doc__ or ""), f"# [[{name}]]"]
+    for key, field in kind.model_fields.items():
         lines.append(_comment(field.description or ""))
-        shown = '"NAME"' if field.is_required() else value(field.get_default())
+        shown = value(sample) if field.is_required() else value(field.get_default())
         lines.append(f"# {key} = {shown}")
     return "\n".join(lines) + "\n"
 

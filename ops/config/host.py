@@ -44,14 +44,18 @@ def host_remarks(settings: Settings, name: str) -> Iterable[Remark]:
             settings.server.name,
             [pool.name for pool in settings.pools],
         )
-    if settings.accounts.users and name:
+    radius = settings.radius
+    secrets = [*settings.accounts.users, *radius.servers, *radius.clients]
+    if secrets and name:
         try:
             mode = os.stat(name).st_mode
         except (OSError, ValueError):
             mode = 0
         if stat.S_ISREG(mode) and mode & 0o007:
             text = f"others can read these passwords; chmod o= {printable(name)}"
-            yield Remark(("accounts", "users"), text, fatal=False)
+            users = settings.accounts.users
+            key: Path = ("accounts", "users") if users else ("radius",)
+            yield Remark(key, text, fatal=False)
 
 
 def _secrets_remarks(path: str, server: str, pools: Iterable[str]) -> Iterable[Remark]:

@@ -197,7 +197,8 @@ def _model(
                 continue  # pydantic counts valid items only; the others have errors of their own
             where: Path = (*path, *(part for part in loc if part != "[key]"))
             if error["type"] == "extra_forbidden":
-                known = (*path, "rules") if loc[0] == "rules" and len(loc) > 1 else path
+                listed = loc[0] in ("rules", "servers", "clients") and len(loc) > 1
+                known = (*path, str(loc[0])) if listed else path
                 if kind is schema.Pool:
                     known = ("pools",)
                 elif kind is schema.Filter:

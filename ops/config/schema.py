@@ -35,6 +35,7 @@ Size = Annotated[Whole, Field(ge=576, le=1500)]
 Attempts = Annotated[Whole, Field(ge=1, le=255)]
 Octets = Annotated[Whole, Field(ge=0, lt=1 << 63)]
 Limit = Annotated[Whole, Field(ge=0, le=1_000_000)]
+PortOrNone = Annotated[Whole, Field(ge=0, le=65535)]
 
 
 Rate = Annotated[int, BeforeValidator(values.check_rate)]
@@ -61,6 +62,11 @@ class Server(Section):
         "",
         description="Folder of our sockets. Empty: /run/pptpcon, and /run/pptpcon-INODE in"
         " another network namespace than the host's.",
+    )
+    state_dir: Annotated[Text, AfterValidator(values.check_run_dir)] = Field(
+        "",
+        description="Folder of what outlives a restart, such as accounting not sent yet. Empty:"
+        " /var/lib/pptpcon, and with the INODE there, too.",
     )
 
 
@@ -162,8 +168,9 @@ class Ppp(Section):
         tuple[settings.EapType, ...], Field(min_length=1), AfterValidator(values.check_distinct)
     ] = Field(
         ("mschapv2", "md5"),
-        description='EAP types offered, in this order, where auth has "eap". MPPE needs'
-        ' "mschapv2".',
+        description='EAP types offered, in this order, where auth has "eap": "mschapv2", "md5", and'
+        ' "relay" for whatever the RADIUS server speaks. MPPE needs "mschapv2" or a type of'
+        " the server's that gives keys.",
     )
     auth_retries: Annotated[Whole, Field(ge=0, le=10)] = Field(
         1,
@@ -360,6 +367,96 @@ class Accounts(Section):
     ] = Field({}, description="name = password, for a few accounts without a file.")
 
 
+class RadiusServer(Section):
+    """A RADIUS server. Any number; those of the lowest priority that answer are asked."""
+
+    address: Annotated[Text, AfterValidator(values.check_any_address)] = Field(
+        description="IPv4 or IPv6 address."
+    )
+    secret: Annotated[Text, AfterValidator(values.check_secret)] = Field(
+        description="Shared secret; long and random."
+    )
+    name: Annotated[Text, AfterValidator(values.check_label)] = Field(
+        "", description="Name in log and metrics; empty: the address."
+    )
+    auth_port: PortOrNone = Field(1812, description="UDP port for logins; 0: not asked.")
+    acct_port: PortOrNone = Field(1813, description="UDP port for accounting; 0: gets none.")
+    priority: Annotated[Whole, Field(ge=0, le=1000)] = Field(
+        0, description="Servers of a higher number are asked when none of a lower one answers."
+    )
+    weight: Annotated[Whole, Field(ge=1, le=1000)] = Field(
+        1, description="Share of the requests among servers of one priority."
+    )
+    message_authenticator: Literal["require", "auto", "off"] = Field(
+        "auto",
+        description='In answers to logins (against forged ones, "BlastRADIUS"): "require" it;'
+        ' "auto" from the first answer on that had one; "off" for servers that have it now'
+        " and then. One that is there is always checked, and EAP always needs it.",
+    )
+    probe: Literal["status", "off"] = Field(
+        "status", description='How a dead server is watched: Status-Server packets, or "off".'
+    )
+
+
+class RadiusClient(Section):
+    """Who may change and end sessions (CoA- and Disconnect-Requests)."""
+
+    address: Annotated[Text, AfterValidator(values.check_any_network)] = Field(
+        description="IPv4 or IPv6 address or prefix."
+    )
+    secret: Annotated[Text, AfterValidator(values.check_secret)] = Field(
+        description="Shared secret."
+    )
+
+
+class Radius(Section):
+    """Logins and accounting at RADIUS servers. On where servers are given, at its end."""
+
+    timeout_s: Annotated[Number, Field(ge=0.05, le=30)] = Field(
+        1.0, description="Seconds before a request is sent again; they double each time."
+    )
+    tries: Annotated[Whole, Field(ge=1, le=10)] = Field(
+        3, description="How often one server is asked before the next."
+    )
+    probe_interval_s: Annotated[Number, Field(ge=0.1, le=3600)] = Field(
+        5.0, description="Seconds between probes of a server that does not answer."
+    )
+    dead_time_s: Annotated[Number, Field(ge=1, le=86400)] = Field(
+        60.0, description="Seconds after which such a server is tried with a request, too."
+    )
+    nas_identifier: Annotated[Text, AfterValidator(values.check_short)] = Field(
+        "", description="NAS-Identifier; empty: server.name."
+    )
+    nas_ip: Annotated[Text, AfterValidator(values.check_address_or_none)] = Field(
+        "", description="NAS-IP-Address; empty: not sent."
+    )
+    nas_port_id: Annotated[Text, AfterValidator(values.check_short)] = Field(
+        "pptp", description="NAS-Port-Id is this and the number of the session's slot."
+    )
+    source: Annotated[Text, AfterValidator(values.check_any_address_or_none)] = Field(
+        "", description="Address that requests are sent from; empty: as the route has it."
+    )
+    interim_s: Annotated[Whole, Field(ge=0, le=86400)] = Field(
+        300, description="Seconds between accounting updates where the server says none; 0: none."
+    )
+    accounting: Literal["on", "off"] = Field(
+        "on", description="Start, Interim and Stop records; kept in server.state_dir till sent."
+    )
+    fallback: Literal["off", "local"] = Field(
+        "off",
+        description='"local": when no server answers, [accounts] decides. A refusal of a server'
+        " counts in any case.",
+    )
+    listen: Annotated[Text, AfterValidator(values.check_endpoint)] = Field(
+        "", description='ADDRESS:PORT for CoA and Disconnect, as in "10.0.0.1:3799"; empty: off.'
+    )
+    event_window_s: Annotated[Whole, Field(ge=0, le=86400)] = Field(
+        300, description="Seconds by which their Event-Timestamp may be wrong; 0: any."
+    )
+    servers: tuple[RadiusServer, ...] = Field((), description="See the end of this section.")
+    clients: tuple[RadiusClient, ...] = Field((), description="See the end of this section.")
+
+
 class Limits(Section):
     """How much is served; 0 is no limit."""
 
@@ -490,6 +587,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "ip": Ip,
     "ipv6": Ipv6,
     "accounts": Accounts,
+    "radius": Radius,
     "limits": Limits,
     "bans": Bans,
     "shaping": Shaping,
@@ -518,6 +616,13 @@ class Config:
                 values["users"] = tuple(values["users"].items())
                 values["rules"] = tuple(
                     settings.AccountRule(**rule.model_dump()) for rule in values["rules"]
+                )
+            if name == "radius":
+                values["servers"] = tuple(
+                    settings.RadiusServer(**server.model_dump()) for server in values["servers"]
+                )
+                values["clients"] = tuple(
+                    settings.RadiusClient(**client.model_dump()) for client in values["clients"]
                 )
             kind = settings.Settings.__dataclass_fields__[name].default_factory
             parts[name] = kind(**values)  # type: ignore[operator]

@@ -9,6 +9,12 @@ from typing import Any, Final
 from ops.settings import Settings
 
 MASK: Final = "***"
+# Keys of sections that are written as [[section.key]], and as [section.key].
+TABLES: Final[dict[str, tuple[str, ...]]] = {
+    "accounts": ("rules",),
+    "radius": ("servers", "clients"),
+}
+KEYED: Final[dict[str, tuple[str, ...]]] = {"accounts": ("users",)}
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES: Final = {
     '"': '\\"',
@@ -66,14 +72,16 @@ def to_toml(settings: Settings, *, secrets: bool = False) -> str:
             continue
         lines.append(f"[{part.name}]")
         for field in fields(section):
-            if part.name != "accounts" or field.name not in ("users", "rules"):
+            if field.name not in TABLES.get(part.name, ()) + KEYED.get(part.name, ()):
                 lines.append(f"{field.name} = {value(getattr(section, field.name))}")
         lines.append("")
-        if part.name == "accounts":
-            for rule in section.rules:
-                lines.append("[[accounts.rules]]")
-                for field in fields(rule):
-                    lines.append(f"{field.name} = {value(getattr(rule, field.name))}")
+        for table in TABLES.get(part.name, ()):
+            for row in getattr(section, table):
+                lines.append(f"[[{part.name}.{table}]]")
+                for field in fields(row):
+                    hidden = field.name == "secret" and not secrets
+                    item = MASK if hidden else getattr(row, field.name)
+                    lines.append(f"{field.name} = {value(item)}")
                 lines.append("")
         if part.name == "accounts" and section.users:
             lines.append("[accounts.users]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import IPv4Network, IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
@@ -190,6 +190,52 @@ def check_strength(bits: int) -> int:
     if bits not in (128, 56, 40):
         raise _refuse("must be 128, 56 or 40")
     return bits
+
+
+def check_any_address(text: str) -> str:
+    """IPv4 or IPv6, of one host."""
+    try:
+        found = ip_address(text)
+    except ValueError:
+        raise _refuse('must be an IPv4 or IPv6 address, as in "192.0.2.1"') from None
+    if found.is_unspecified or found.is_multicast:
+        raise _refuse("must be the address of one host")
+    return text
+
+
+def check_any_address_or_none(text: str) -> str:
+    return check_any_address(text) if text else text
+
+
+def check_address_or_none(text: str) -> str:
+    return check_address(text) if text else text
+
+
+def check_any_network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as e:
+        raise _refuse(f"must be an IPv4 or IPv6 address or prefix: {e}") from None
+    return text
+
+
+def check_secret(text: str) -> str:
+    if not 1 <= len(text.encode()) <= 128 or "\0" in text:
+        raise _refuse("a shared secret must have 1 to 128 octets")
+    return text
+
+
+def check_label(text: str) -> str:
+    """A name that stands in metrics."""
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{0,63}", text):
+        raise _refuse("must be at most 63 letters, digits and . _ : -")
+    return text
+
+
+def check_short(text: str) -> str:
+    if len(text.encode()) > 200 or not text.isprintable():
+        raise _refuse("must be printable text of at most 200 octets")
+    return text
 
 
 def check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:

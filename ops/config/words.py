@@ -48,6 +48,10 @@ def unknown(key: str, section: Path, is_table: bool) -> str:
         kind = own.get(str(section[0])) or schema.SECTIONS[str(section[0])]
         if section[:2] == ("accounts", "rules"):
             kind = schema.AccountRule
+        elif section[:2] == ("radius", "servers"):
+            kind = schema.RadiusServer
+        elif section[:2] == ("radius", "clients"):
+            kind = schema.RadiusClient
         names = tuple(kind.model_fields)
         what = "unknown key"
     if is_table or section:
