@@ -51,7 +51,6 @@ class Book:
     interim_s: int
     chance: Callable[[], float]
     sessions: dict[str, Open] = field(default_factory=dict)
-    by_handle: dict[tuple[int, int], str] = field(default_factory=dict)
     _waiting: deque[Record] = field(default_factory=deque)
     _flying: dict[int, Record] = field(default_factory=dict)  # by the record's number
     _busy: dict[str, int] = field(default_factory=dict)  # sid -> record that is out
@@ -106,25 +105,27 @@ class Book:
 
     # -- sessions
 
-    def start(self, facts: Facts, now: float, unix: float) -> None:
+    def start(self, facts: Facts, now: float, unix: float, *, recording: bool = True) -> None:
         """A session is up; said again it changes nothing."""
         if facts.sid in self.sessions:
             return
         self._enter(facts, now)
+        if not recording:
+            return
         self.journal.opened(facts.sid, self.epoch, facts.pack(), unix)
         attributes = pack(session_record(Status.START, self.nas, facts))
         self._unsaid.add(facts.sid)
         event = facts.up_unix or unix
         self._waiting.append(self.journal.add(facts.sid, Status.START, event, attributes))
 
-    def stop(self, sid: str, counters: Counters, cause: str, unix: float) -> bool:
+    def stop(
+        self, sid: str, counters: Counters, cause: str, unix: float, *, recording: bool = True
+    ) -> bool:
         """A session is over; said again it changes nothing, and gives False."""
         session = self.sessions.pop(sid, None)
-        if session is None or not self.journal.closed(sid):
+        if session is None or not self.journal.closed(sid) or not recording:
             return False
         facts = session.facts
-        if self.by_handle.get((facts.index, facts.generation)) == sid:
-            del self.by_handle[facts.index, facts.generation]
         number = CAUSES.get(cause, NAS_REQUEST)
         attributes = session_record(Status.STOP, self.nas, facts, counters, number)
         self._waiting.append(self.journal.add(sid, Status.STOP, unix, pack(attributes)))
@@ -143,7 +144,6 @@ class Book:
 
     def _enter(self, facts: Facts, now: float) -> None:
         self.sessions[facts.sid] = Open(facts, self._next_interim(facts, now))
-        self.by_handle[facts.index, facts.generation] = facts.sid
 
     def _next_interim(self, facts: Facts, now: float) -> float:
         interval = facts.interim_s if facts.interim_s >= 0 else self.interim_s

@@ -218,10 +218,10 @@ class Exchange:
             line.figures.result(RESULTS.get(packet.code, "other"))
             self._out.append(Answered(asked.token, packet, at, asked.octets[4:20]))
 
-    def refused(self, at: int, now: float) -> None:
-        """The kernel says that nobody listens there (ICMP port or host unreachable)."""
+    def refused(self, at: int, now: float, reason: str) -> None:
+        """The kernel says that nobody is there (ICMP port or host unreachable)."""
         if self.lines[at].waiting:
-            self._dies(at, now, "its host refuses the port")
+            self._dies(at, now, reason)
 
     def handle_timer(self, now: float) -> None:
         """Requests whose time has come are sent again, or to the next server."""

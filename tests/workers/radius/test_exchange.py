@@ -180,7 +180,7 @@ def test_a_refused_port_is_a_death_at_once() -> None:
     world = World(ONE, replace(TWO, priority=1))
     world.up[0] = False
     token = world.ask()
-    world.exchange.refused(0, world.now)
+    world.exchange.refused(0, world.now, "Connection refused")
     world.turn()
     assert isinstance(outcome(world, token), Answered)
 
