@@ -39,6 +39,7 @@ MODULES: Final = {
     "netops": "dispatcher.netops",
     "dispatcher": "dispatcher.process",
     "worker": "workers.process",
+    "accounts": "workers.radius.process",
     "console": "ops.console",
 }
 SIGNALS: Final = (
@@ -54,7 +55,13 @@ START_S: Final = 30.0  # all children ready, or there is no service
 START_ATTEMPTS: Final = 3
 STOP_S: Final = 10.0
 # Until when after the request each may take; the dispatcher ends all calls properly.
-STOP_STAGES: Final = (("dispatcher", 6.0), ("worker", 8.0), ("console", 8.5), ("netops", 9.5))
+STOP_STAGES: Final = (
+    ("dispatcher", 6.0),
+    ("worker", 8.0),
+    ("accounts", 9.2),
+    ("console", 9.3),
+    ("netops", 9.5),
+)
 WATCH: Final = Limits(ready=START_S)
 RELOAD_S: Final = 30.0
 
@@ -121,7 +128,13 @@ class Keeper:
             ),
             Role("console", "console", self._modules["console"], nice=10, vital=False),
         ]
+        if self.settings.radius.servers:
+            roles.insert(1, self._accounts())
         return {role.name: role for role in roles}
+
+    def _accounts(self) -> Role:
+        """Only where there are RADIUS servers."""
+        return Role("accounts", "accounts", self._modules["accounts"])
 
     # -- children
 
@@ -367,6 +380,9 @@ class Keeper:
         if kept:
             self._log.warning("needs a restart to take effect", keys=",".join(kept))
         self.settings = new
+        if new.radius.servers and "accounts" not in self._roles:
+            self._roles["accounts"] = self._accounts()
+            self._due["accounts"] = 0.0
         message = {"type": "settings", "settings": asdict(new)}
         for child in self._children.values():
             child.send(message, self._log)

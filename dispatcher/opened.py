@@ -7,10 +7,11 @@ gets the very same sockets and TUN.
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from dispatcher import cpus, descriptors, gre_sockets, instance
 from dispatcher.children import Fds, Role
@@ -19,9 +20,11 @@ from dispatcher.descriptors import Tun, UnavailableError
 from dispatcher.gre_sockets import GreSockets
 from dispatcher.instance import Instance
 from fastpath.layout import Table
-from ops import rundir
+from ops import rundir, status_page
 from ops.log import Log
 from ops.settings import Settings
+
+STATE_BASE: Final = "/var/lib"
 
 
 def _listener(settings: Settings) -> socket.socket:
@@ -45,6 +48,7 @@ def _tuns(count: int) -> list[Tun]:
 class Opened:
     """In the order in which they were opened; the first that fails ends the start."""
 
+    log: Log
     listener: socket.socket
     instance: Instance
     plan: Plan
@@ -55,6 +59,10 @@ class Opened:
     table_read_only: int = -1
     # (worker's end, netops' end), by worker: neither of them sees the other one die
     pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    # the same with the accounts process
+    accounts: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    status_fd: int = -1  # its figures, ops.status_page
+    status_read_only: int = -1
     control: socket.socket = field(init=False)
 
     @classmethod
@@ -71,7 +79,7 @@ class Opened:
                 cpus=",".join(map(str, plan.missing)),
                 used=",".join(map(str, dict.fromkeys(plan.cpus))),
             )
-        return cls(listener, place, plan)
+        return cls(log, listener, place, plan)
 
     def finish(self, settings: Settings, log: Log) -> None:
         """Devices, GRE sockets, shared memory, control socket."""
@@ -97,6 +105,10 @@ class Opened:
         self.table_read_only = descriptors.read_only(self.table_fd)
         for _ in range(workers):
             self.pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            self.accounts.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        self.status_fd = descriptors.memfd("accounts")
+        os.ftruncate(self.status_fd, status_page.SIZE)
+        self.status_read_only = descriptors.read_only(self.status_fd)
         self.control = self.instance.control_socket()
         self.record([])
 
@@ -118,7 +130,12 @@ class Opened:
         if role.kind == "dispatcher":
             return fds | {"listeners": [self.listener.fileno()]}, {}
         if role.kind == "console":
-            return {"table": self.table_read_only, "control": self.control.fileno()}, {}
+            fds = {"table": self.table_read_only, "control": self.control.fileno()}
+            return fds | {"status": self.status_read_only}, {}
+        if role.kind == "accounts":
+            fds = {"table": self.table_read_only, "status": self.status_fd}
+            fds["workers"] = [ours.fileno() for _, ours in self.accounts]
+            return fds, {"state_dir": self._make_state_dir(settings)}
         tun = self.tuns[role.index]
         fds["gre"] = self.gre.receive[role.index].fileno()
         fds["raw"] = self.gre.send[role.index].fileno()
@@ -126,6 +143,7 @@ class Opened:
         if self.gre.hop:
             fds["hop"] = self.gre.hop[role.index].fileno()
         fds["netops"] = self.pairs[role.index][0].fileno()
+        fds["accounts"] = self.accounts[role.index][0].fileno()
         return fds, {
             "packet_mode": self.gre.packet_mode,
             "cpu": self.plan.cpus[role.index],
@@ -135,16 +153,31 @@ class Opened:
 
     def drain_answers(self, worker: int) -> None:
         """Answers to a dead worker must not be taken for answers to its successor."""
-        end = self.pairs[worker][0]
-        while True:
-            try:
-                end.recv(1, socket.MSG_DONTWAIT)
-            except OSError:
-                return
+        for end in (self.pairs[worker][0], self.accounts[worker][0]):
+            while True:
+                try:
+                    end.recv(1, socket.MSG_DONTWAIT)
+                except OSError:
+                    break
+
+    def _make_state_dir(self, settings: Settings) -> str:
+        """The folder of what outlives a restart, of server.user; "" if it cannot be had."""
+        path = settings.server.state_dir
+        if not path:
+            path = os.path.join(STATE_BASE, os.path.basename(str(self.instance.path)))
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            if os.geteuid() == 0 and settings.server.user:
+                found = pwd.getpwnam(settings.server.user)
+                os.chown(path, found.pw_uid, found.pw_gid, follow_symlinks=False)
+        except (OSError, KeyError) as e:
+            self.log.error("server.state_dir cannot be used", path=path, reason=str(e))
+            return ""
+        return path
 
     def mark(self, role: Role, pid: int) -> None:
         """Note a child's start, or with pid 0 its end, in the table."""
         if role.kind == "worker":
             self.table.set_worker(role.index, pid, bool(pid))
-        else:
+        elif role.kind != "accounts":  # its number stands on its own page
             self.table.set_pid(role.kind, pid)

@@ -514,7 +514,8 @@ cdef class Table:
         r.peer_magic = peer_magic
         r.echo_interval_s = echo_interval_s
         r.echo_failures = echo_failures
-        r.up_ns = time.monotonic_ns()
+        if not r.up_ns:  # an up session may agree anew
+            r.up_ns = time.monotonic_ns()
 
     def set_limits(self, uint32_t index, *, uint64_t rate_up, uint64_t rate_down,
                    uint64_t burst_up, uint64_t burst_down, uint32_t filter):

@@ -40,6 +40,7 @@ class Login:
     addresses: Addresses
     policy: Policy = NOTHING_SAID
     counted: bool = True  # a refusal is the peer's fault: bans count it
+    unanswered: bool = False  # nobody who could know was there
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class Accounts:
         self._server = settings.server.name
         self._domains = Domains(settings.accounts)
         self._rules = [Rule(rule) for rule in settings.accounts.rules]
+        self._strengths = settings.mppe.strengths
         self._bare_hashes = settings.accounts.nt_hashes
         self._index = index
         self._users = {
@@ -152,10 +154,7 @@ class Accounts:
             return _refused(f"{verdict.reason} ({_source(secret)})")
         rule = self._rule(found, request.name)
         if rule is not None and rule.auth and request.method not in rule.auth:
-            return _refused(
-                f"{request.method} is not allowed for this account, only {', '.join(rule.auth)}"
-                f" (accounts.rules, match = {rule.match!r})"
-            )
+            return _refused(_not_allowed(request.method, rule))
         addresses = secret.addresses
         if not addresses.any_allowed:
             return _refused(
@@ -176,9 +175,32 @@ class Accounts:
         verdict = replace(verdict, user=user, address=policy.address, pool=policy.pool)
         return Login(verdict, addresses, policy)
 
+    def elsewhere(self, method: str, name: str, verdict: Verdict, policy: Policy) -> Login:
+        """What another source has judged, with the rules that hold for its accounts, too."""
+        if refusal := self._domains.refusal(name):
+            return _refused(refusal)
+        if not verdict.ok:
+            return Login(verdict, NO_ADDRESS)
+        rule = self._first({verdict.user, name, *self.names(name)})
+        allowed = self._strengths
+        if rule is not None:
+            if rule.auth and method not in rule.auth:
+                return _refused(_not_allowed(method, rule))
+            policy = rule.complete(policy)
+            allowed = rule.strengths or allowed
+            verdict = replace(verdict, mppe=verdict.mppe or rule.mppe)
+        # A server may allow less than we do, not more.
+        both = tuple(bits for bits in allowed if bits in verdict.mppe_strengths)
+        verdict = replace(
+            verdict, mppe_strengths=both or allowed, address=policy.address, pool=policy.pool
+        )
+        return Login(verdict, ANY_ADDRESS, policy)
+
     def _rule(self, found: _Found, name: str) -> Rule | None:
         """The first that matches the account or the name as it came."""
-        names = {found.match.secret.client, found.name, name}
+        return self._first({found.match.secret.client, found.name, name})
+
+    def _first(self, names: set[str]) -> Rule | None:
         return next((rule for rule in self._rules if rule.fits(names)), None)
 
     def _password(self, method: str, secret: bytes) -> credentials.Password:
@@ -214,6 +236,13 @@ class Accounts:
                 ' (accounts.domain = "strip" would accept it)'
             )
         return f"no such user: looked up as {' and '.join(repr(form) for form in forms)}"
+
+
+def _not_allowed(method: str, rule: Rule) -> str:
+    return (
+        f"{method} is not allowed for this account, only {', '.join(rule.auth)}"
+        f" (accounts.rules, match = {rule.match!r})"
+    )
 
 
 def _plain(method: str, secret: bytes) -> str:

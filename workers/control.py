@@ -316,7 +316,8 @@ class Control:
 
     def _judged(self, live: Live, login: Login) -> None:
         verdict = login.verdict
-        self.count(f"auth_{live.method}_{'accept' if verdict.ok else 'reject'}")
+        result = "accept" if verdict.ok else "timeout" if login.unanswered else "reject"
+        self.count(f"auth_{live.method}_{result}")
         if verdict.ok:
             if live.phase is Phase.UP:
                 return  # challenged again: nothing of it is new
@@ -789,6 +790,7 @@ class Control:
         self._ports.send(Up(*live.handle))
         self._release(live)
         if first:
+            self._ports.started(live.handle)
             self._log.debug(  # the dispatcher's line stands in the log at level info
                 "link up",
                 sid=live.sid,
@@ -983,6 +985,8 @@ class Control:
             if live.phase is not Phase.REMOVING:
                 return  # the answer to a repeated End; this session's own comes later
             del self._live[handle[0]]
+            if self._table.session(handle[0]).up_ns:
+                self._ports.stopped(handle, live.cause or live.asked_to_end)
             self._table.set_state(handle[0], layout.STATE_NONE)
         self._poisoned.discard(handle)
         self._ports.send(Ended(*handle))

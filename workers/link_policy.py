@@ -36,7 +36,9 @@ def policy_of(settings: Settings) -> Policy:
         auth_timeout=settings.ppp.auth_timeout_s,
         mppe_stateful=settings.mppe.stateful != "refuse",
         mppe_ask_stateful=settings.mppe.stateful == "ask",
-        mppe_by_user=any(rule.mppe or rule.strengths for rule in settings.accounts.rules),
+        # A RADIUS server may require MPPE for a user where we only prefer it.
+        mppe_by_user=any(rule.mppe or rule.strengths for rule in settings.accounts.rules)
+        or (bool(settings.radius.servers) and settings.mppe.policy != "require"),
         eap=tuple(settings.ppp.eap),
         auth_retries=settings.ppp.auth_retries,
         chap_rechallenge=settings.ppp.chap_rechallenge_s,

@@ -49,6 +49,12 @@ class Ports(Protocol):
 
     def relay(self, handle: Handle, request: EapRelay) -> None: ...
 
+    def started(self, handle: Handle) -> None:
+        """Accounting begins: the session is up, and its record and blob say so."""
+
+    def stopped(self, handle: Handle, cause: str) -> None:
+        """It ends: the record has the last counters still."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventKinds:

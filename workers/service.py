@@ -31,9 +31,14 @@ from workers.accounts import Accounts, Login, parse_file
 from workers.bus import Bus
 from workers.control import Control
 from workers.live import Handle
+from workers.logins import Logins
 from workers.ports import EventKinds
 from workers.ppp.actions import Authenticate, EapRelay, Verdict
+from workers.radius import configured
+from workers.radius.accounting import Counters, Facts, up_unix
+from workers.radius.client import Client
 from workers.secrets_file import NO_ADDRESS, Index
+from workers.session import Saved
 from workers.way_out import WayOut
 
 NICE: Final = 10  # of the control thread and those it starts; the data thread goes first
@@ -100,9 +105,13 @@ class Service:
             index = parse_file(self._secrets, self._settings)
             self._loaded(index)
         self._accounts = Accounts(self._settings, index)
-        if self._accounts.empty:
+        fd = started.fds.get("accounts")
+        self._radius = Client(fd, loop) if fd is not None else None
+        self._logins = Logins(self._radius)
+        if self._accounts.empty and not configured.logs_in(self._settings):
             self._log.warning(
-                "no accounts", hint="set accounts.chap_secrets or accounts.users; nobody can log in"
+                "no accounts",
+                hint="nobody can log in: set chap_secrets, users or radius.servers",
             )
         self._netops = NetopsClient(started.fds["netops"], loop)
         self._way_out = WayOut(engine, loop) if "hop" in started.fds else None
@@ -144,15 +153,28 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     def relay(self, handle: Handle, request: EapRelay) -> None:
-        """EAP of types we do not speak: only a RADIUS server could."""
-        reason = "this EAP type needs a RADIUS server, and none is configured"
-        login = Login(Verdict(False, reason=reason), NO_ADDRESS, counted=False)
+        """EAP of types we do not speak: a RADIUS server may."""
+        task = self._loop.create_task(self._relay(handle, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        def answer() -> None:
-            self.control.relayed(handle, b"", login, self._loop.time())
-            self._after()
+    def started(self, handle: Handle) -> None:
+        """Tell the accounts process, where there is one."""
+        if self._radius is None or not self._settings.radius.servers:
+            return
+        session = self._table.session(handle[0])
+        saved = Saved.unpack(self._table.blob(handle[0]))
+        self._radius.start(Facts.of(session, saved, up_unix(session.up_ns)))
 
-        self._loop.call_soon(answer)
+    def stopped(self, handle: Handle, cause: str) -> None:
+        """The same for the end."""
+        if self._radius is None:
+            return
+        self._radius.forget(handle)
+        if self._settings.radius.servers:
+            session = self._table.session(handle[0])
+            counters = Counters.of(session, time.monotonic_ns())
+            self._radius.stop(f"{session.sid:016x}", counters, cause, time.time())
 
     def _ask(self, future: asyncio.Future[int], handle: Handle, adding: bool) -> None:
         def answered(done: asyncio.Future[int]) -> None:
@@ -162,9 +184,21 @@ class Service:
 
         future.add_done_callback(answered)
 
+    async def _relay(self, handle: Handle, request: EapRelay) -> None:
+        try:
+            packet, login = await self._logins.relay(
+                self._accounts, self._settings, handle, request
+            )
+        except Exception as e:  # a login must end with a verdict
+            reason = f"internal error: {type(e).__name__}: {e}"
+            verdict = Verdict(False, reason=reason)
+            packet, login = b"", Login(verdict, NO_ADDRESS, counted=False)
+        self.control.relayed(handle, packet, login, self._loop.time())
+        self._after()
+
     async def _authenticate(self, handle: Handle, request: Authenticate) -> None:
         try:
-            login = await self._accounts.verify(request, handle[0])
+            login = await self._logins.verify(self._accounts, self._settings, handle, request)
         except Exception as e:  # a login must end with a verdict
             reason = f"internal error: {type(e).__name__}: {e}"
             login = Login(Verdict(False, reason=reason), NO_ADDRESS, counted=False)
@@ -392,6 +426,8 @@ class Service:
         """Give the sockets back."""
         self._bus.close()
         self._netops.close()
+        if self._radius is not None:
+            self._radius.close()
         self._loop.remove_reader(self._engine.event_fd)
         self._loop.remove_reader(self._keeper.fileno())
 

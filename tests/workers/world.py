@@ -93,6 +93,7 @@ class World:
         self.answer_routes = True
         self.route_errno = 0
         self.requests: deque[tuple[Handle, Authenticate]] = deque()
+        self.accounting: list[tuple[str, Handle, str]] = []
         self.relays: deque[tuple[Handle, EapRelay]] = deque()
         self.admits: deque[Admit] = deque()
         self.answer_admits = True
@@ -140,6 +141,12 @@ class World:
 
     def relay(self, handle: Handle, request: EapRelay) -> None:
         self.relays.append((handle, request))
+
+    def started(self, handle: Handle) -> None:
+        self.accounting.append(("start", handle, ""))
+
+    def stopped(self, handle: Handle, cause: str) -> None:
+        self.accounting.append(("stop", handle, cause))
 
     # -- the others
 

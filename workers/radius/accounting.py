@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, Final
@@ -209,3 +210,8 @@ def pack(attributes: Attributes) -> bytes:
 def unpack(data: bytes) -> Attributes:
     """The inverse."""
     return tuple((int(kind), bytes(value)) for kind, value in msgpack.unpackb(data))
+
+
+def up_unix(up_ns: int) -> float:
+    """The time of day at which a session came up, of its CLOCK_MONOTONIC; 0: unknown."""
+    return time.time() - max(0, time.monotonic_ns() - up_ns) / 1e9 if up_ns else 0.0

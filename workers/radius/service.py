@@ -26,7 +26,7 @@ from ops.settings import Settings
 from ops.status_page import StatusPage
 from workers.ppp.actions import Verdict
 from workers.radius import configured, replies, wire
-from workers.radius.accounting import Counters, Facts, timed, unpack
+from workers.radius.accounting import Counters, Facts, timed, unpack, up_unix
 from workers.radius.attributes import A
 from workers.radius.book import LOOK_S, Book
 from workers.radius.dynamic import Cause, Dynamic, Order, fits
@@ -720,11 +720,6 @@ class Service:
         self._orders.close()
         self._sockets.close()
         self._book.journal.close()
-
-
-def up_unix(up_ns: int) -> float:
-    """The time of day at which a session came up, of its CLOCK_MONOTONIC."""
-    return time.time() - max(0, time.monotonic_ns() - up_ns) / 1e9 if up_ns else time.time()
 
 
 def _row(line: Line, now: float) -> dict[str, Any]:
