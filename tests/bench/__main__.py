@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = Path(__file__).resolve().parent
-BENCHES: Final = ("mppe", "tun", "gre", "whole", "scaling", "latency", "datapath")
+BENCHES: Final = (
+    "mppe",
+    "tun",
+    "gre",
+    "whole",
+    "imix",
+    "scaling",
+    "latency",
+    "datapath",
+    "numbered",
+)
 
 
 def main() -> int:

@@ -152,6 +152,22 @@ static uint32_t wrap(struct direction *d, uint32_t call_id, int mppe, uint8_t *i
 
 #define FRONT (ETHERNET + 20 + 12 + 8)     /* where the inner packet of a burst begins, at most */
 
+/* A client's outer packet around an inner one of n octets: its size, from before `inner` on. */
+static uint32_t outer(struct session *s, uint8_t *inner, uint32_t n, int mppe)
+{
+    uint32_t size = wrap(&s->up, s->call_id, mppe, inner, n);
+    uint8_t *p = inner + n - size - 20;
+    memset(p, 0, 20);
+    p[0] = 0x45;
+    put16(p + 2, size + 20);
+    p[8] = 64;
+    p[9] = 47;
+    memcpy(p + 12, &s->peer, 4);
+    memcpy(p + 16, &s->here, 4);
+    put16(p + 10, ~sum(p, 20, 0) & 0xffff);
+    return size + 20;
+}
+
 /* Frames from the clients, sessions by turns, `run` packets of each; offset and size of each. */
 void plain_make_up(struct session *sessions, uint32_t n, uint32_t packets, uint32_t run, int mppe,
                    const uint8_t *ethernet, uint8_t *out, uint32_t *at, uint32_t *sizes)
@@ -165,20 +181,11 @@ void plain_make_up(struct session *sessions, uint32_t n, uint32_t packets, uint3
             inner[k] = (uint8_t)(k * 7 + i);
         put16(inner + 36, ~sum(inner + 20, INNER - 20, sum(inner + 12, 8, 6 + INNER - 20)));
         s->tcp_seq += SEGMENT;
-        size = wrap(&s->up, s->call_id, mppe, inner, INNER);
-        p = inner + INNER - size - 20;
-        memset(p, 0, 20);
-        p[0] = 0x45;
-        put16(p + 2, size + 20);
-        p[8] = 64;
-        p[9] = 47;
-        memcpy(p + 12, &s->peer, 4);
-        memcpy(p + 16, &s->here, 4);
-        put16(p + 10, ~sum(p, 20, 0) & 0xffff);
-        p -= ETHERNET;
+        size = outer(s, inner, INNER, mppe);
+        p = inner + INNER - size - ETHERNET;
         memcpy(p, ethernet, ETHERNET);
         at[i] = (uint32_t)(p - out);
-        sizes[i] = size + 20 + ETHERNET;
+        sizes[i] = size + ETHERNET;
     }
 }
 
@@ -207,6 +214,59 @@ void plain_make_down(struct session *sessions, uint32_t n, uint32_t supers, uint
         at[i] = (uint32_t)(p - out);
         sizes[i] = size + VNET + ETHERNET;
     }
+}
+
+/* Inner packets of the simple IMIX, 7 : 4 : 1. Every second of the small ones is TCP, the others
+ * are UDP without a checksum. */
+static const uint32_t mix[12] = {64, 576, 64, 64, 576, 64, 1400, 64, 576, 64, 576, 64};
+
+static uint32_t mixed(uint8_t *inner, uint32_t from, uint32_t to, uint32_t i, uint32_t seq)
+{
+    uint32_t size = mix[i % 12];
+    inner_head(inner, from, to, size, seq);
+    memset(inner + 40, (int)i, size - 40);
+    if (size == 64 && (i & 1)) {
+        put16(inner + 36, ~sum(inner + 20, size - 20, sum(inner + 12, 8, 6 + size - 20)));
+        return size;
+    }
+    memset(inner + 20, 0, 20);
+    inner[9] = IPPROTO_UDP;
+    put16(inner + 10, 0);
+    put16(inner + 10, ~sum(inner, 20, 0) & 0xffff);
+    put16(inner + 20, 5001);
+    put16(inner + 22, 5002);
+    put16(inner + 24, size - 20);
+    return size;
+}
+
+/* Frames of that mix, a packet of each session from the first on: of the clients (`up`), or of
+ * the LAN with a virtio header that asks for nothing. The octets of the inner packets. */
+uint32_t plain_make_mix(struct session *sessions, uint32_t n, uint32_t first, uint32_t packets,
+                        int up, int mppe, const uint8_t *ethernet, uint8_t *out, uint32_t *at,
+                        uint32_t *sizes)
+{
+    uint32_t octets = 0;
+    for (uint32_t i = 0; i < packets; i++) {
+        struct session *s = &sessions[(first + i) % n];
+        uint8_t *inner = out + i * STRIDE + FRONT, *p;
+        uint32_t size = mixed(inner, up ? s->inner : s->lan, up ? s->lan : s->inner, i, s->tcp_seq);
+        octets += size;
+        s->tcp_seq += size - 40;
+        if (up) {
+            size = outer(s, inner, size, mppe);
+            p = inner + mix[i % 12] - size - ETHERNET;
+            memcpy(p, ethernet, ETHERNET);
+            size += ETHERNET;
+        } else {
+            p = inner - ETHERNET - VNET;
+            memset(p, 0, VNET);
+            memcpy(p + VNET, ethernet, ETHERNET);
+            size += ETHERNET + VNET;
+        }
+        at[i] = (uint32_t)(p - out);
+        sizes[i] = size;
+    }
+    return octets;
 }
 
 /* Send frames by a bound packet socket: 0, or errno. */
@@ -315,7 +375,7 @@ void plain_up(int gre_fd, int tun_fd, struct session *const *by_call, int mppe, 
     c->cpu_ns += now() - begin;
 }
 
-/* All that waits in the TUN, encrypted out of the raw socket. Sessions by the last octet. */
+/* All that waits in the TUN, encrypted out of the raw socket. Sessions by the last 12 bits. */
 void plain_down(int tun_fd, int gre_fd, struct session *const *by_inner, int mppe,
                 struct counts *c)
 {
@@ -330,7 +390,7 @@ void plain_down(int tun_fd, int gre_fd, struct session *const *by_inner, int mpp
             break;
         c->calls += 2;
         memcpy(&to, inner + 16, 4);
-        s = n < 20 ? NULL : by_inner[inner[19]];
+        s = n < 20 ? NULL : by_inner[be16(inner + 18) & 0x0fff];
         if (s == NULL || s->inner != to) {
             c->bad++;
             continue;

@@ -183,6 +183,17 @@ class Plain:
             *(ethernet, burst.data, burst.at, burst.sizes),
         )
 
+    def make_mix(
+        self, made: Any, n: int, first: int, burst: Burst, *, up: bool, ethernet: bytes
+    ) -> int:
+        """Fill a burst with IMIX under MPPE, a packet of each session from `first` on: octets."""
+        return int(
+            self.lib.plain_make_mix(
+                *(made, c_uint32(n), c_uint32(first), c_uint32(burst.count)),
+                *(c_int(up), c_int(True), ethernet, burst.data, burst.at, burst.sizes),
+            )
+        )
+
     def inject(self, fd: int, burst: Burst, counts: Counts) -> None:
         """Send a burst by a bound packet socket."""
         code = self.lib.plain_inject(

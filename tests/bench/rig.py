@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import ipaddress
 import json
 import os
 import shutil
@@ -42,6 +43,7 @@ from workers.process import make_engine
 CPU: Final = 1  # of everything that is measured
 PRIORITY: Final = 5
 POOL: Final = "10.99.16.0/20"
+SUBSCRIBERS: Final = 4096
 PACKET_VNET_HDR: Final = 15
 MTU: Final = 1400
 QUEUE: Final = 10000  # packets a TUN may hold: a burst must fit in
@@ -59,17 +61,18 @@ table netdev drop_{device} {{
 
 def calls(count: int) -> list[Call]:
     """Calls of one client host, with inner addresses and call IDs in a row."""
-    if count > 128:
-        raise ValueError(f"{count} calls, at most 128")
+    if count >= SUBSCRIBERS:
+        raise ValueError(f"{count} calls, fewer than {SUBSCRIBERS} are possible")
+    first = ipaddress.IPv4Network(POOL)[1]
     return [
         Call(
             number=i,
-            inner=f"10.99.16.{i + 1}",
+            inner=str(first + i),
             lan=LAN_HOST,
             peer=str(WAN_CLIENT),
             here=WAN_SERVER,
             call_id=64 + i,  # bucket i, so worker i modulo their number
-            peer_call_id=1000 + i,
+            peer_call_id=8192 + i,
         )
         for i in range(count)
     ]
@@ -225,8 +228,8 @@ class PlainServer:
         """Start with the calls in this state; the array is kept and changed."""
         self.sessions = sessions
         self.by_call = self.plain.pointers(sessions, [c.call_id for c in self.calls], 65536)
-        last = [int(c.inner.rpartition(".")[2]) for c in self.calls]
-        self.by_inner = self.plain.pointers(sessions, last, 256)
+        last = [int(ipaddress.IPv4Address(c.inner)) % SUBSCRIBERS for c in self.calls]
+        self.by_inner = self.plain.pointers(sessions, last, SUBSCRIBERS)
 
     def up(self, burst: Burst, *, encrypted: bool) -> tuple[float, float]:
         """One burst of the clients: ns of the sender's call, ns of the loop."""
@@ -308,7 +311,7 @@ class OurServer:
 
     def _open(self) -> None:
         self.settings = Settings(
-            gre=Gre(receive_buffer_bytes=RECEIVE_BUFFER), limits=Limits(max_sessions=1024)
+            gre=Gre(receive_buffer_bytes=RECEIVE_BUFFER), limits=Limits(max_sessions=SUBSCRIBERS)
         )
         self.opened = netns.inside(self.wire.ground.name("server"), self._sockets)
         for tun in self.opened.tuns:
@@ -316,7 +319,7 @@ class OurServer:
         if self.workers == 1:
             self.wire.server("route", "add", POOL, "dev", self.opened.tuns[0].name)
         fd = os.memfd_create("table")
-        self.table = Table.create(fd, 1024, self.workers, 7)
+        self.table = Table.create(fd, SUBSCRIBERS, self.workers, 7)
         os.close(fd)
         for index in range(self.workers):
             self._engine(index)

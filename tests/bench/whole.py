@@ -17,10 +17,11 @@ import argparse
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -65,14 +66,14 @@ class Samples:
 class Bench:
     """The three servers, for MPPE on or off."""
 
-    def __init__(self, plain: Plain, *, encrypted: bool) -> None:
+    def __init__(self, plain: Plain, *, encrypted: bool, count: int = SESSIONS) -> None:
         self.plain = plain
         self.encrypted = encrypted
-        self.calls = rig.calls(SESSIONS)
+        self.calls = rig.calls(count)
         self.clients: Any = None
         self._exits = ExitStack()
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         enter = self._exits.enter_context
         try:
             self.base = enter(Wire(server_drops=True))
@@ -91,10 +92,14 @@ class Bench:
 
     def round(self, way: str, active: int, bursts: int) -> Samples:
         """Some bursts into each of the three by turns."""
-        samples = Samples()
         up = way == "up"
         count = PACKETS if up else PACKETS // SEGMENTS
         burst = Burst.empty(count, STRIDE if up else SUPER, PACKETS)
+        return self.by_turns(burst, up, bursts, lambda: self._make(up, active, burst))
+
+    def by_turns(self, burst: Burst, up: bool, bursts: int, make: Callable[[], None]) -> Samples:
+        """Make a burst and put it into each of the three, so often."""
+        samples = Samples()
         for _ in range(bursts):
             for wire, take in (
                 (self.base, self._take_base),
@@ -102,7 +107,7 @@ class Bench:
                 (self.ours.wire, self._take_ours),
             ):
                 if wire is self.base:  # made once; the servers' own addresses differ below
-                    self._make(up, active, burst)
+                    make()
                 self._address(up, wire, burst)
                 take(samples, burst, up)
         return samples
