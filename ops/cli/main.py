@@ -17,6 +17,7 @@ import click
 MODULES: Final[dict[str, str]] = {
     "run": "ops.cli.run",
     "check-config": "ops.cli.check_config",
+    "doctor": "ops.cli.doctor",
     "config": "ops.cli.config",
     "import-config": "ops.cli.import_config",
     "show": "ops.cli.show",

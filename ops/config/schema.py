@@ -130,7 +130,8 @@ class Gre(Section):
         "auto",
         description="How GRE is sent: by packet sockets to the next hop (half the cost; local"
         " firewall rules for output don't see it), by raw sockets, or packet sockets wherever"
-        " GRE is received by them, no IPsec policy is set and no rule of the firewall is about GRE.",
+        " GRE is received by them, no IPsec policy is set and no rule of the firewall is about"
+        " GRE.",
     )
     batch: Annotated[Whole, Field(ge=1, le=1024)] = Field(
         64, description="Packets taken from a socket at a time, at most."
