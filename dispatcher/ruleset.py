@@ -78,14 +78,21 @@ class Ruleset:
         self.unread += other.unread
 
 
+# Not there, refused, or in a form that a newer tool may give.
+UNREADABLE: Final = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError),
+    subprocess.SubprocessError,
+)
+
+
 def read() -> Ruleset:
     """Both kinds, as far as this host has them."""
     found = Ruleset()
     for reader in (_read_nft, _read_legacy):
         try:
             found.add(reader())
-        except (OSError, ValueError, subprocess.SubprocessError) as e:
-            found.unread.append(f"{reader.__doc__}: {e}")
+        except UNREADABLE as e:
+            found.unread.append(f"{reader.__doc__}: {type(e).__name__}: {e}")
     return found
 
 

@@ -20,10 +20,11 @@ EXIT_ERRORS = 2
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--nft", "as_rules", is_flag=True, help="Print the firewall rules that are needed.")
 def doctor(path: str | None, overrides: tuple[str, ...], as_json: bool, as_rules: bool) -> None:
-    """Look at this host: firewall, routes, port 1723, limits, devices, clock.
+    """Say what on this host keeps subscribers out.
 
-    Says of each thing found where it is and what mends it; changes nothing. For a host
-    that is to serve as well as for one that does; root sees most.
+    Firewall, routes, port 1723, limits, devices, clock: of each thing found, where it is
+    and what mends it. Changes nothing. For a host that is to serve as well as for one that
+    does; root sees most.
 
     Exit status: 0 nothing to mend, 1 warnings, 2 something keeps subscribers out,
     78 the configuration is faulty.

@@ -19,18 +19,31 @@ import time
 
 from fastpath import engine, gre, mppe
 from fastpath.layout import Table
-from tests.fastpath.peer import GRE, INNER, VNET, number
+from tests.fastpath.peer import GRE, INNER, VNET, ip_sum, number
 from tests.fuzz.targets import Reader
 from workers.ppp.mppe_twin import Encryptor
 
 SERVER, PEER = "127.77.255.1", "127.77.255.2"  # not those of tests/fastpath
 INDEX = 3
+LOOPBACK = socket.if_nametoindex("lo")
 CALL = 640
 HOST = 0xC6130005
 RX, TX = bytes(range(16)), bytes(range(16, 32))
 OWN6, OUR6 = bytes(range(8)), b"\0" * 7 + b"\1"
 MAX_STEPS = 48
 BITS = (0, 128, 40, 56)
+
+
+def put(sock: socket.socket, data: bytes) -> None:
+    """Into the pair, when the data thread has made room."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            sock.send(data)
+            return
+        except BlockingIOError:
+            assert time.monotonic() < until, "the data thread hangs"
+            time.sleep(0)
 
 
 class Cipher:
@@ -66,7 +79,8 @@ class Ground:
         self.sink.bind((PEER, 0))
         for each in (wire, tun, self.tun):
             each.setblocking(False)
-        self.kept = (wire, tun, raw)
+        hop = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        self.kept = (wire, tun, raw, hop)
         self.engine = engine.Engine(
             self.table,
             0,
@@ -74,12 +88,14 @@ class Ground:
             gre_fd=wire.fileno(),
             raw_fd=raw.fileno(),
             tun_fd=tun.fileno(),
-            packet_mode=False,
+            hop_fd=hop.fileno(),
+            packet_mode=role == engine.CLIENT,  # header checksums are verified
             reorder_depth=8,
             reorder_timeout_ms=1,
             ack_delay_ms=1,
         )
         self.generation = 0
+        self.seq = 0
         self.address = socket.inet_aton(PEER) + socket.inet_aton(SERVER)
         threading.Thread(target=self.engine.run, daemon=True).start()
 
@@ -158,8 +174,9 @@ class Ground:
 
     def outer(self, packet: bytes) -> None:
         """A GRE packet inside an IP header that fits it."""
-        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(packet), 0, 0, 64, 47, 0)
-        self.wire.send(head + self.address + packet)
+        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(packet), 0, 0, 64, 47, 0) + self.address
+        head = head[:10] + struct.pack(">H", ip_sum(head)) + head[12:]
+        put(self.wire, head + packet)
 
     def accounted(self, sent: int) -> None:
         """Every packet that came in went somewhere."""
@@ -190,14 +207,14 @@ def one(data: bytes) -> None:
     ground = _grounds[role]
     before = ground.table.data_counters(0)["gre_rx_packets"]
     ground.begin(mode)
-    sent, seq = 0, 0
+    sent = ground.seq = 0
     for _ in range(MAX_STEPS):
         if not reader:
             break
         step = reader.number()
         kind, detail = step & 7, step >> 3
         if kind == 0:  # any octets for an IP packet
-            ground.wire.send(reader.block()[:4000])
+            put(ground.wire, reader.block()[:4000])
             sent += 1
         elif kind == 1:  # any octets for a GRE packet
             ground.outer(reader.block()[:4000])
@@ -210,27 +227,42 @@ def one(data: bytes) -> None:
             if kind == 4:
                 body = ground.seal((b"\x00\x21", b"\x21", b"\x57", b"")[detail >> 3] + body)
             ack = 3 if detail & 8 else None
-            ground.outer(gre.build(CALL, body, (seq + jump) & 0xFFFFFFFF, ack))
-            seq += 1
+            ground.outer(gre.build(CALL, body, (ground.seq + jump) & 0xFFFFFFFF, ack))
+            ground.seq += 1
             sent += 1
         elif kind == 5:  # from the TUN, with any virtio header
             head = reader.octets(10) if detail & 1 else bytes(10)
             packet = reader.block()[:9000]
             if detail & 2:
                 packet += bytes(min(500 * (detail >> 2), 9000))
-            ground.tun.send(head + packet)
+            put(ground.tun, head + packet)
         elif kind == 6:
             ground.engine.send(INDEX, ground.generation, b"\x80\xfd" + reader.block()[:1500])
         else:
-            orders(ground, detail, reader)
+            sent += orders(ground, detail, reader)
     ground.accounted(before + sent)
     ground.end()
 
 
-def orders(ground: Ground, which: int, reader: Reader) -> None:
-    """What a control thread may say at any time."""
+def burst(ground: Ground, reader: Reader) -> int:
+    """UDP with right checksums; now and then one of another size, or a bit that is wrong."""
+    sizes = reader.octets(1 + reader.number() % 24)
+    for i, size in enumerate(sizes):
+        data = bytes([i]) * (size & 0x3F if size & 0x40 else 32)
+        head = struct.pack(">HHHH", 1, 2, 8 + len(data), 0)
+        pseudo = struct.pack(">IIBBH", INNER, HOST, 0, 17, 8 + len(data))
+        total = ip_sum(pseudo + head + data) ^ (size >> 7)
+        udp = head[:6] + struct.pack(">H", total) + data
+        inner = struct.pack(">BBHHHBBHII", 0x45, 0, 20 + len(udp), i, 0, 64, 17, 0, INNER, HOST)
+        ground.outer(gre.build(CALL, ground.seal(b"\0\x21" + inner + udp), ground.seq, None))
+        ground.seq += 1
+    return len(sizes)
+
+
+def orders(ground: Ground, which: int, reader: Reader) -> int:
+    """What a control thread may say at any time; and packets the subscriber sent meanwhile."""
     g, e = ground.generation, ground.engine
-    match which & 7:
+    match which & 15:
         case 0:
             e.down(INDEX, g)
         case 1:
@@ -247,6 +279,17 @@ def orders(ground: Ground, which: int, reader: Reader) -> None:
             e.remove(INDEX, g + 1)  # a handle that is not there
         case 6:
             inner = struct.pack(">BBHHHBBHII", 0x45, 0, 28, 0, 0, 9, 17, 0, HOST, INNER)
-            ground.tun.send(VNET.pack(*(0,) * 6) + inner + reader.octets(8).ljust(8, b"\0"))
+            put(ground.tun, VNET.pack(*(0,) * 6) + inner + reader.octets(8).ljust(8, b"\0"))
+        case 8 | 9:  # a next hop: loopback, a device that is not there, or none; any MTU
+            device = (LOOPBACK, 0x7FFFFFFF, 0, LOOPBACK)[reader.number() & 3]
+            mac = reader.octets(6).ljust(6, b"\0") if device else b""
+            e.set_hop(INDEX, g, device, mac, reader.number(2))
+        case 10:  # more than one batch to send, by whichever way holds now
+            inner = struct.pack(">BBHHHBBHII", 0x45, 0, 28, 0, 0, 9, 17, 0, HOST, INNER)
+            for _ in range(1 + reader.number() % 140):
+                put(ground.tun, VNET.pack(*(0,) * 6) + inner + bytes(8))
+        case 11 | 12:  # equal datagrams from the subscriber, which go to the TUN as one
+            return burst(ground, reader)
         case _:
             e.send(INDEX, g, b"\xc0\x21\x09\x01\x00\x08\0\0\0\0")
+    return 0

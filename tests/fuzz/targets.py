@@ -24,6 +24,7 @@ TARGETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "engine": ("tests.fuzz.engine", ()),
     "bus": ("tests.fuzz.bus", ("ops.messages", "workers.session", "dispatcher.routes")),
     "config": ("tests.fuzz.config", ("ops.config", "ops.ranges")),
+    "rules": ("tests.fuzz.rules", ("dispatcher.ruleset", "dispatcher.firewall")),
     "secrets": ("tests.fuzz.secrets", ("workers.secrets_file",)),
 }
 NEEDS_ROOT: Final = frozenset({"engine"})  # raw sockets
