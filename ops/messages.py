@@ -390,7 +390,7 @@ def _check(kind: Any, value: Any, where: str) -> Any:
 def encode(message: Message) -> bytes:
     """One message as octets."""
     kind = type(message)
-    values = [getattr(message, f.name) for f in fields(kind)]
+    values = [getattr(message, name) for name in kind.__slots__]  # the fields, in order
     # Names may hold octets that are no UTF-8: they travel as they came.
     packed: bytes = msgpack.packb([_Shape.tags[kind], *values], unicode_errors="surrogateescape")
     return packed
@@ -418,9 +418,9 @@ def decode(frame: bytes) -> Message:
     shape = _Shape.of(kind)
     if len(items) - 1 != len(shape):
         raise MessageError(f"{kind.__name__}: {len(items) - 1} fields, not {len(shape)}")
-    values = [
-        _check(hint, value, f"{kind.__name__}.{f.name}")
-        for hint, value, f in zip(shape, items[1:], fields(kind), strict=True)
-    ]
+    values = items[1:]
+    for i, (hint, value) in enumerate(zip(shape, values, strict=True)):
+        if type(value) is not hint:  # a list, or wrong
+            values[i] = _check(hint, value, f"{kind.__name__}.{fields(kind)[i].name}")
     message: Message = kind(*values)
     return message

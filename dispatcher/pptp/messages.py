@@ -9,7 +9,7 @@ the sender; clients are known to leave rubbish there).
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import ClassVar, Final, Self
@@ -129,10 +129,11 @@ class _Wire:
 
     TYPE: ClassVar[ControlType]
     LAYOUT: ClassVar[Struct]
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        body = self.LAYOUT.pack(*astuple(self))  # type: ignore[call-overload]
+        # A dataclass's slots are its fields, in order.
+        body = self.LAYOUT.pack(*[getattr(self, name) for name in self.__slots__])
         length = HEADER.size + self.LAYOUT.size
         head = HEADER.pack(length, CONTROL_MESSAGE, MAGIC, self.TYPE, 0)
         return head + bytes(body)

@@ -22,6 +22,7 @@ RTM_DELADDR: Final = 21
 RTM_NEWROUTE: Final = 24
 
 IFLA_MTU: Final = 4
+IFLA_TXQLEN: Final = 13
 IFA_ADDRESS: Final = 1
 IFA_LOCAL: Final = 2
 RTA_DST: Final = 1
@@ -31,6 +32,8 @@ RT_TABLE_MAIN: Final = 254
 RTPROT_STATIC: Final = 4
 RT_SCOPE_LINK: Final = 253
 RTN_UNICAST: Final = 1
+
+QUEUE: Final = 4096  # packets; the kernel's 500 are 10 ms of a busy load generator
 
 HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 ATTRIBUTE: Final = struct.Struct("=HH")
@@ -61,9 +64,10 @@ class Device:
         self._socket.close()
 
     def up(self, mtu: int) -> None:
-        """Set it up, with this MTU."""
+        """Set it up, with this MTU, and a queue that bears a data thread's pause."""
         body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, self.ifindex, IFF_UP, IFF_UP)
         body += _attribute(IFLA_MTU, struct.pack("=I", mtu))
+        body += _attribute(IFLA_TXQLEN, struct.pack("=I", QUEUE))
         self._ask(RTM_NEWLINK, 0, body, f"device up, MTU {mtu}")
 
     def add_address(self, address: int) -> None:

@@ -38,6 +38,7 @@ FIRST: Final = 4000.0  # datagrams a second
 GROWTH: Final = 1.5
 FINER: Final = 1.12
 STEP_S: Final = 3.0
+REST_S: Final = 1.0
 REACHED: Final = 0.97  # of a step's rate: less, and the sender could not keep up
 MOST: Final = 1_000_000.0
 USER: Final = "bench"
@@ -107,6 +108,8 @@ def find_limit(bench: Bench, say: Any) -> Step:
             where = ", ".join(f"{n} {name}" for name, n in found.losses.items())
             say(f"{rate:8.0f}/s: sent {found.sent_each_second:.0f}/s, lost {found.lost} {where}")
             if not found.clean:
+                # What was lost last is noticed only by what comes after it: not in a later step.
+                step(bench, REST_S, FIRST)
                 break
             best, rate = found, rate * growth
     if best is None:
