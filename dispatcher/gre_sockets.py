@@ -51,7 +51,12 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
         mode, reason = "raw", f"{workers} workers and no libnftables"
     if mode != "raw":
         try:
-            receive = descriptors.gre_fanout(workers, own, address=address, receive_buffer=size)
+            receive = descriptors.gre_fanout(
+                *(workers, own),
+                address=address,
+                receive_buffer=size,
+                interface=_index(settings.gre.interface),
+            )
         except OSError as e:
             if mode == "packet":
                 raise UnavailableError(
@@ -99,6 +104,17 @@ def _send_mode(settings: Settings, passed: Passed) -> SendMode:
     if passed.send:
         return SendMode(False, f"packet sockets would pass by a firewall rule: {passed.send}")
     return SendMode(True, "half the cost of the routing table")
+
+
+def _index(interface: str) -> int:
+    if not interface:
+        return 0
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        raise UnavailableError(
+            f'gre.interface = "{interface}": there is no such interface; `ip link` lists them'
+        ) from None
 
 
 def _hop_sockets(workers: int, mode: SendMode) -> list[socket.socket]:

@@ -67,6 +67,7 @@ class Gre:
     reorder_timeout_ms: int = 50
     ack_delay_ms: int = 100
     receive_buffer_bytes: int = 8388608  # of each worker's socket
+    interface: str = ""  # where GRE arrives, for packet sockets; "": anywhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from ops.config.addresses import subtract
 from ops.config.schema import (
     Accounts,
     Filter,
+    Gre,
     Ip,
     Mppe,
     Pool,
@@ -55,7 +56,16 @@ def cross_check(
         *_check_rules(sections),
         *_check_workers(sections),
         *_check_radius(sections),
+        *_check_gre(sections),
     ]
+
+
+def _check_gre(sections: dict[str, Section]) -> list[Remark]:
+    gre = sections.get("gre")
+    if not isinstance(gre, Gre) or gre.mode != "raw" or not gre.interface:
+        return []
+    text = 'is for packet sockets, but gre.mode is "raw": leave one of them out'
+    return [Remark(("gre", "interface"), text)]
 
 
 def _check_pool_named(sections: dict[str, Section], names: Sequence[str]) -> list[Remark]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import stat
 from collections.abc import Iterable
 from typing import Final
@@ -34,6 +35,10 @@ def host_remarks(settings: Settings, name: str) -> Iterable[Remark]:
         have = ", ".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
         names = ", ".join(str(cpu) for cpu in missing)
         yield Remark(("workers", "cpus"), f"CPU {names} can't be used here; there is {have}")
+    interface = settings.gre.interface
+    if interface and interface not in {name for _, name in socket.if_nameindex()}:
+        text = f"this host has no interface {quoted(interface)}; `ip link` lists them"
+        yield Remark(("gre", "interface"), text)
     if settings.mppe.kernel not in ("auto", *mppe.usable()):
         names = ", ".join(f'"{kernel}"' for kernel in mppe.usable())
         text = f'this CPU can\'t run "{settings.mppe.kernel}"; "auto", or one of {names}'

@@ -151,6 +151,11 @@ class Gre(Section):
     receive_buffer_bytes: Annotated[Whole, Field(ge=65536, le=1 << 30)] = Field(
         8388608, description="Receive buffer of each worker's socket, in bytes."
     )
+    interface: Annotated[str, Field(pattern=r"^[^\s/]{0,15}$")] = Field(
+        "",
+        description="The one interface that GRE arrives on, for packet sockets; empty: any."
+        " Named, all other traffic of this host is forwarded without a copy for us to look at.",
+    )
 
 
 class Ppp(Section):

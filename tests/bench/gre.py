@@ -90,7 +90,7 @@ def _simple() -> socket.socket:
     """A packet socket of IPv4 without group or filter."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     sock.setsockopt(socket.SOL_SOCKET, descriptors.SO_RCVBUFFORCE, rig.RECEIVE_BUFFER)
-    descriptors._bind_all(sock)
+    descriptors._bind(sock, 0)
     return sock
 
 

@@ -311,7 +311,8 @@ class OurServer:
 
     def _open(self) -> None:
         self.settings = Settings(
-            gre=Gre(receive_buffer_bytes=RECEIVE_BUFFER), limits=Limits(max_sessions=SUBSCRIBERS)
+            gre=Gre(receive_buffer_bytes=RECEIVE_BUFFER, interface="wan"),
+            limits=Limits(max_sessions=SUBSCRIBERS),
         )
         self.opened = netns.inside(self.wire.ground.name("server"), self._sockets)
         for tun in self.opened.tuns:

@@ -127,6 +127,22 @@ def test_only_the_served_address(pair: tuple[Space, Space]) -> None:
     assert call_ids(received(sock)) == [2]
 
 
+def test_of_one_interface_only(pair: tuple[Space, Space]) -> None:
+    client, server = pair
+    with server.inside():
+        indexes = {name: index for index, name in socket.if_nameindex()}
+        loopback = indexes.pop("lo")
+        wan = next(i for name, i in indexes.items() if "192.0.2.2" in server.sh(f"ip a s {name}"))
+        (here,), (there,) = (
+            descriptors.gre_fanout(1, [], address=0, receive_buffer=1 << 20, interface=index)
+            for index in (wan, loopback)
+        )
+    with wire(client) as out:
+        out.send(enhanced(3))
+    assert call_ids(received(here)) == [3]
+    assert received(there, 0.05) == []
+
+
 def test_a_tunnel_in_a_tunnel_is_not_taken(space: Space) -> None:
     """What a subscriber sends through our own TUN is left to the kernel."""
     with space.inside():

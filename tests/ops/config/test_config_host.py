@@ -12,7 +12,7 @@ from fastpath import mppe
 from ops.config.host import host_remarks
 from ops.config.problems import ConfigError
 from ops.config.source import parse
-from ops.settings import Accounts, Mppe, Settings
+from ops.settings import Accounts, Gre, Mppe, Settings
 
 NOISE = random.Random(8).randbytes(20_000)
 
@@ -67,3 +67,12 @@ def test_dots_in_a_value_are_its_own() -> None:
     words = ".".join("word" for _ in range(200))
     document, _ = parse(f'[accounts.users]\nanna = "{words}"\n'.encode(), "where")
     assert document["accounts"]["users"]["anna"] == words
+
+
+def test_an_interface_that_is_not_there() -> None:
+    def about(name: str) -> list[str]:
+        remarks = host_remarks(Settings(gre=Gre(interface=name)), "")
+        return [r.text for r in remarks if r.path == ("gre", "interface")]
+
+    assert about("lo") == about("") == []
+    assert about("nosuch0") == ['this host has no interface "nosuch0"; `ip link` lists them']

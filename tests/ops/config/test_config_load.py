@@ -109,6 +109,14 @@ def test_eap_and_encryption() -> None:
     assert "offers only eap, which give no keys" in problem
 
 
+def test_an_interface_is_for_packet_sockets() -> None:
+    (problem,) = problems('[gre]\nmode = "raw"\ninterface = "lo"\n' + USERS)
+    assert problem.startswith("f.toml:3: gre.interface: is for packet sockets")
+    assert load('[gre]\ninterface = "lo"\n' + USERS).settings.gre.interface == "lo"
+    for name in ("sixteen-letters-", "a b", "a/b"):
+        assert problems(f'[gre]\ninterface = "{name}"\n' + USERS)
+
+
 def test_an_empty_file_is_the_defaults() -> None:
     loaded = load("")
     assert loaded.settings == Settings()
