@@ -115,6 +115,8 @@ CONTROL_COUNTERS: Final[tuple[str, ...]] = (
     "secrets_loaded",
     "secrets_errors",
     "filters_unknown",  # named by an account, and not there
+    "kernel_drops_receive",  # no room in the GRE socket
+    "kernel_drops_transmit",  # no room in the TUN's queue
 )
 
 NETOPS_COUNTERS: Final[tuple[str, ...]] = (

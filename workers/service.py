@@ -30,6 +30,7 @@ from ops.settings import Settings
 from workers.accounts import Accounts, Login, parse_file
 from workers.bus import Bus
 from workers.control import Control
+from workers.kernel_drops import KernelDrops
 from workers.live import Handle
 from workers.logins import Logins
 from workers.ports import EventKinds
@@ -44,6 +45,7 @@ from workers.way_out import WayOut
 NICE: Final = 10  # of the control thread and those it starts; the data thread goes first
 BEAT_S: Final = 0.5
 HEARTBEAT_BEATS: Final = 2  # a Heartbeat to the dispatcher every second beat
+DROPS_LOG_S: Final = 60.0  # between lines about an overflowing receive buffer
 HELLO_WAIT_S: Final = 1.0  # for a dispatcher, before events are taken without one
 STOP_S: Final = 3.0  # for peers to answer LCP Terminate-Request
 STOP_LAST_S: Final = 1.0  # then for netops and the data thread
@@ -115,6 +117,10 @@ class Service:
             )
         self._netops = NetopsClient(started.fds["netops"], loop)
         self._way_out = WayOut(engine, loop) if "hop" in started.fds else None
+        self._drops = KernelDrops(
+            table, started.index, started.fds["gre"], str(started.extra["tun_name"])
+        )
+        self._drops_log_at = 0.0
         self._keeper = socket.socket(fileno=started.fds["keeper"])
         self._keeper.setblocking(False)
         self._bus = Bus(
@@ -359,6 +365,17 @@ class Service:
 
     # -- time
 
+    def _look_for_drops(self) -> None:
+        lost = self._drops.look()
+        now = self._loop.time()
+        if lost and now >= self._drops_log_at:
+            self._drops_log_at = now + DROPS_LOG_S
+            self._log.warning(
+                "GRE receive buffer overflowed",
+                packets=lost,
+                hint="raise gre.receive_buffer_bytes or workers.count; see pptp_kernel_drops_total",
+            )
+
     def _beat(self) -> None:
         self._loop.call_later(BEAT_S, self._beat)
         self._table.control_beat(self._index, threading.get_native_id())
@@ -366,6 +383,7 @@ class Service:
         if self._beats % HEARTBEAT_BEATS == 0:
             self._bus.send(Heartbeat(self.control.credit))
             self._bus.tick()
+            self._look_for_drops()
             pid = self._table.pids["netops"]
             if pid and pid != self._netops_pid:
                 self._netops_pid = pid

@@ -78,6 +78,8 @@ CONTROL: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sessions_resumed": ("pptp_sessions_resumed_total", ()),
     "secrets_loaded": ("pptp_secrets_loads_total", ("good",)),
     "secrets_errors": ("pptp_secrets_loads_total", ("bad",)),
+    "kernel_drops_receive": ("pptp_kernel_drops_total", ("receive",)),
+    "kernel_drops_transmit": ("pptp_kernel_drops_total", ("transmit",)),
     "filters_unknown": ("pptp_filters_unknown_total", ()),
 }
 BUS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {

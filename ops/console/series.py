@@ -173,6 +173,12 @@ SERIES: Final[tuple[Series, ...]] = (
         "direction",
     ),
     _counter(
+        "pptp_kernel_drops_total",
+        "Packets the kernel had no room for: in the GRE socket, in the TUN's queue.",
+        "worker",
+        "direction",
+    ),
+    _counter(
         "pptp_drops_total",
         "Packets dropped; receive is from subscribers.",
         "worker",

@@ -1,0 +1,65 @@
+"""Packets the kernel dropped before we saw them: at the GRE socket and in the TUN's queue.
+
+Both figures are the kernel's own sums since the descriptors were opened, which is when the
+shared table was made; so what a dead predecessor did not see is made up for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from fastpath.layout import Table
+from ops.metrics import CONTROL_COUNTERS
+
+SO_MEMINFO: Final = 55  # asm-generic/socket.h
+MEMINFO_DROPS: Final = 8  # linux/sock_diag.h, SK_MEMINFO_DROPS: the ninth word
+MEMINFO_SIZE: Final = 36
+WORD: Final = 1 << 32
+RECEIVE: Final = CONTROL_COUNTERS.index("kernel_drops_receive")
+TRANSMIT: Final = CONTROL_COUNTERS.index("kernel_drops_transmit")
+TX_DROPPED: Final = 11  # word of a device's line in /proc/net/dev, after its name
+
+
+def socket_drops(sock: socket.socket) -> int:
+    """Packets that found no room in the receive buffer (32 bit, wraps)."""
+    info = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO_SIZE)
+    return int.from_bytes(info[4 * MEMINFO_DROPS : 4 * MEMINFO_DROPS + 4], "little")
+
+
+def device_drops(text: str, name: str) -> int:
+    """Packets that found no room in a TUN's queue, from the text of /proc/net/dev."""
+    for line in text.splitlines():
+        device, _, words = line.partition(":")
+        if device.strip() == name:
+            figures = words.split()
+            return int(figures[TX_DROPPED]) if len(figures) > TX_DROPPED else 0
+    return 0
+
+
+class KernelDrops:
+    """Both sums of one worker, kept in its counters."""
+
+    def __init__(self, table: Table, worker: int, gre_fd: int, tun: str) -> None:
+        self._table = table
+        self._worker = worker
+        self._gre = socket.socket(fileno=os.dup(gre_fd))
+        self._tun = tun
+        self._devices = Path("/proc/thread-self/net/dev")
+
+    def look(self) -> int:
+        """Count what was added; returns how many the GRE socket lost since the last look."""
+        counters = self._table.control_counters(self._worker)
+        lost = (socket_drops(self._gre) - counters[RECEIVE]) % WORD
+        if lost:
+            self._table.control_count(self._worker, RECEIVE, lost)
+        try:
+            text = self._devices.read_text("ascii", "replace")
+        except OSError:
+            return lost
+        more = device_drops(text, self._tun) - counters[TRANSMIT]
+        if more > 0:
+            self._table.control_count(self._worker, TRANSMIT, more)
+        return lost
