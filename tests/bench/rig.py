@@ -291,6 +291,7 @@ class OurServer:
     encrypted: bool
     workers: int = 1
     cpus: tuple[int, ...] = (CPU,)
+    batch: int = 0  # of gre.batch; 0: the default
     settings: Settings = field(default_factory=Settings)
     threads: list[threading.Thread] = field(default_factory=list)
     engines: list[fast.Engine] = field(default_factory=list)
@@ -311,7 +312,11 @@ class OurServer:
 
     def _open(self) -> None:
         self.settings = Settings(
-            gre=Gre(receive_buffer_bytes=RECEIVE_BUFFER, interface="wan"),
+            gre=Gre(
+                receive_buffer_bytes=RECEIVE_BUFFER,
+                interface="wan",
+                batch=self.batch or Gre().batch,
+            ),
             limits=Limits(max_sessions=SUBSCRIBERS),
         )
         self.opened = netns.inside(self.wire.ground.name("server"), self._sockets)

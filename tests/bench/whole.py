@@ -66,9 +66,12 @@ class Samples:
 class Bench:
     """The three servers, for MPPE on or off."""
 
-    def __init__(self, plain: Plain, *, encrypted: bool, count: int = SESSIONS) -> None:
+    def __init__(
+        self, plain: Plain, *, encrypted: bool, count: int = SESSIONS, batch: int = 0
+    ) -> None:
         self.plain = plain
         self.encrypted = encrypted
+        self.batch = batch
         self.calls = rig.calls(count)
         self.clients: Any = None
         self._exits = ExitStack()
@@ -78,7 +81,9 @@ class Bench:
         try:
             self.base = enter(Wire(server_drops=True))
             self.other = enter(PlainServer(enter(Wire()), self.plain, self.calls))
-            self.ours = enter(OurServer(enter(Wire()), self.calls, self.encrypted))
+            self.ours = enter(
+                OurServer(enter(Wire()), self.calls, self.encrypted, batch=self.batch)
+            )
         except BaseException:
             self._exits.close()
             raise
@@ -192,13 +197,13 @@ def judge(result: Result, way: str, encrypted: bool, active: int, rounds: list[S
     result.yardstick(f"plain loop, {row}", min(plain_all), reference)
 
 
-def bench(rounds: int) -> Result:
+def bench(rounds: int, batch: int) -> Result:
     """All rows."""
     result = Result("whole")
     plain = Plain()
     rig.pin(rig.CPU)
     for encrypted in (False, True):
-        with Bench(plain, encrypted=encrypted) as servers:
+        with Bench(plain, encrypted=encrypted, batch=batch) as servers:
             cases = [(way, active) for way in ("up", "down") for active in (1, SESSIONS)]
             taken: dict[tuple[str, int], list[Samples]] = {case: [] for case in cases}
             for case in cases:
@@ -221,13 +226,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9, help=f"of {BURSTS} bursts each")
+    parser.add_argument("--batch", type=int, default=0, help="gre.batch; else its default")
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     lacking = why_not() or rig.why_not()
     if lacking:
         return cannot("whole", lacking)
     try:
-        result = bench(words.rounds)
+        result = bench(words.rounds, words.batch)
     except (BenchError, NetnsError, OSError, subprocess.SubprocessError) as e:
         print(f"whole: {e}", file=sys.stderr)
         return 1
