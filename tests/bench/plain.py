@@ -125,12 +125,13 @@ class Burst:
     sizes: Any
     count: int
     packets: int  # inner packets they are
+    ahead: int = 0  # frames that wake the receiver, not counted in what sending costs
 
     @classmethod
-    def empty(cls, count: int, stride: int, packets: int) -> Burst:
+    def empty(cls, count: int, stride: int, packets: int, ahead: int = 0) -> Burst:
         """Room for `count` frames."""
         data = (c_uint8 * (count * stride))()
-        return cls(data, (c_uint32 * count)(), (c_uint32 * count)(), count, packets)
+        return cls(data, (c_uint32 * count)(), (c_uint32 * count)(), count, packets, ahead)
 
     def frames(self) -> list[bytes]:
         """The frames one by one."""
@@ -194,10 +195,11 @@ class Plain:
             )
         )
 
-    def inject(self, fd: int, burst: Burst, counts: Counts) -> None:
-        """Send a burst by a bound packet socket."""
+    def inject(self, fd: int, burst: Burst, counts: Counts, *, nap_ns: int = 0) -> None:
+        """Send a burst by a bound packet socket; a nap after those that go ahead."""
         code = self.lib.plain_inject(
-            fd, burst.data, burst.at, burst.sizes, c_uint32(burst.count), byref(counts)
+            *(fd, burst.data, burst.at, burst.sizes, c_uint32(burst.count)),
+            *(c_uint32(burst.ahead), c_uint32(nap_ns), byref(counts)),
         )
         if code:
             raise OSError(code, "the burst could not be sent")

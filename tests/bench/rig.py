@@ -49,6 +49,7 @@ MTU: Final = 1400
 QUEUE: Final = 10000  # packets a TUN may hold: a burst must fit in
 RECEIVE_BUFFER: Final = 128 << 20
 PATIENCE: Final = 3.0
+NAP_NS: Final = 50000  # by then a thread is awake that what goes ahead of a burst has woken
 INGRESS: Final = """
 table netdev drop_{device} {{
     chain ingress {{
@@ -452,7 +453,7 @@ class OurServer:
         sent = Counts()
         before, target = self.cpu_ns(), self.count(name) + burst.packets
         with ahead():
-            plain.inject(sock.fileno(), burst, sent)
+            plain.inject(sock.fileno(), burst, sent, nap_ns=NAP_NS)
         self.wait(name, target)
         after = self.cpu_ns()
         return sent.cpu_ns, float(sum(after) - sum(before))
