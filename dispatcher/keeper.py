@@ -51,7 +51,7 @@ SIGNALS: Final = (
 )
 
 TICK_S: Final = 0.5
-START_S: Final = 30.0  # all children ready, or there is no service
+START_S: Final = 90.0  # all children ready, or there is no service; an emulated CPU needs 30
 START_ATTEMPTS: Final = 3
 STOP_S: Final = 10.0
 # Until when after the request each may take; the dispatcher ends all calls properly.
@@ -244,11 +244,15 @@ class Keeper:
             if name not in self._children and name not in self._due:
                 self._start(role)
         if all(
-            (child := self._children.get(name)) is not None and child.ready
+            self._is_ready(name)
             for name, role in self._roles.items()
             if role.vital or self._attempts.get(name, 0) < START_ATTEMPTS
         ):
             self._begin_service()
+
+    def _is_ready(self, name: str) -> bool:
+        child = self._children.get(name)
+        return child is not None and child.ready
 
     def _begin_service(self) -> None:
         self._serving = True
@@ -302,12 +306,15 @@ class Keeper:
                 self._watch.pause(self._children.values(), now)
             self._watch.look(self._children.values(), now)
         elif self._since_start() > START_S:
-            late = [n for n, c in self._children.items() if not c.ready and c.role.vital]
-            self._fail(
-                f"{', '.join(late) or 'some process'} not ready after {START_S:.0f} s; "
-                "the lines above may say why"
-            )
-            return
+            late = [n for n, r in self._roles.items() if r.vital and not self._is_ready(n)]
+            if late:
+                self._fail(
+                    f"{', '.join(late)} not ready after {START_S:.0f} s; "
+                    "the lines above may say why"
+                )
+                return
+            # The console alone is late: calls do not need it, and it is watched from now on.
+            self._begin_service()
         self._watch_secrets(now)
         self._watch_helpers(now)
         if self._serving and self._notifier.watchdog_s and now >= self._next_watchdog:
@@ -409,6 +416,7 @@ class Keeper:
             return
         self._stop_at = now
         self._stopped: set[str] = set()
+        self._overdue: set[int] = set()
         self._due.clear()
         self._table.set_stopping()
         self._notifier.send(STOPPING="1", STATUS="ending calls")
@@ -429,7 +437,9 @@ class Keeper:
             if waited < until:
                 return
             for child in running:
-                self._log.warning("does not end; killed", name=child.role.name, pid=child.pid)
+                if child.pid not in self._overdue:  # it takes a moment to be reaped
+                    self._overdue.add(child.pid)
+                    self._log.warning("does not end; killed", name=child.role.name, pid=child.pid)
                 child.kill()
 
     # -- the loop

@@ -85,6 +85,11 @@ class Opened:
         """Devices, GRE sockets, shared memory, control socket."""
         workers = self.plan.workers
         self.tuns = _tuns(workers)
+        log.info(
+            "tun devices",
+            names=",".join(tun.name for tun in self.tuns),
+            segmentation=",".join(self.tuns[0].segmentation) or "none",
+        )
         try:
             self.gre = gre_sockets.open_all(settings, workers, self.tuns)
         except OSError as e:
