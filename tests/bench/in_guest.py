@@ -120,6 +120,8 @@ def main() -> int:
 
     def start_and_wait(args: Any, ns: str) -> Any:
         SERVER_LOG.write_text("")
+        for left in SERVER_LOG.parent.glob("client*"):  # of the run before: the lab waits for them
+            left.unlink()
         process = start_server(args, ns)
         if args.server_command:
             try:
