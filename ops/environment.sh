@@ -207,3 +207,8 @@ TEST_PACKAGES=(
     curl=curl
     git=git
 )
+# Of the bench in the lab's guest.
+BENCH_PACKAGES=(
+    qemu-system-x86=qemu-system-x86_64
+    busybox-static=busybox
+)

@@ -24,6 +24,7 @@ BENCHES: Final = (
     "latency",
     "datapath",
     "numbered",
+    "guest",
 )
 
 
