@@ -201,7 +201,7 @@ def gre_packets(
     The group numbers its members in the order they join and renumbers them when one
     leaves, so the caller keeps them all open for as long as it lives.
     """
-    group = 0
+    group: int | None = None  # 0 is a number like any other: the first after a boot
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -212,9 +212,9 @@ def gre_packets(
             sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
             _enlarge(sock, SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_buffer)
             _bind(sock, interface)
-            kind = FANOUT_CBPF | FANOUT_DEFRAG | (0 if group else FANOUT_UNIQUEID)
-            sock.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", group | kind << 16))
-            if not group:
+            kind = FANOUT_CBPF | FANOUT_DEFRAG | (FANOUT_UNIQUEID if group is None else 0)
+            sock.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("=I", (group or 0) | kind << 16))
+            if group is None:
                 group = sock.getsockopt(SOL_PACKET, PACKET_FANOUT) & 0xFFFF
             sock.setblocking(False)
         _set_program(sockets[0], SOL_PACKET, PACKET_FANOUT_DATA, filters.spread(count))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -58,6 +60,35 @@ def test_call_id_names_the_worker(pair: tuple[Space, Space], sockets: list[socke
     for worker, sock in enumerate(sockets):
         expected = [call_id for call_id in sent if call_id % 64 % WORKERS == worker]
         assert call_ids(received(sock)) == expected
+
+
+class FreshlyBooted(socket.socket):
+    """A socket of a kernel that has given out no fanout group yet: the first is number 0."""
+
+    groups = itertools.count()
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:  # type: ignore[override]
+        """The kernel's own choice of a group made here, by number."""
+        if (level, option) == (descriptors.SOL_PACKET, descriptors.PACKET_FANOUT):
+            (wish,) = struct.unpack("=I", value)
+            if wish >> 16 & descriptors.FANOUT_UNIQUEID:
+                wish = wish & ~(descriptors.FANOUT_UNIQUEID << 16) | next(self.groups)
+                value = struct.pack("=I", wish)
+        super().setsockopt(level, option, value)
+
+
+def test_the_first_fanout_group_after_a_boot_is_one_group(
+    pair: tuple[Space, Space], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FreshlyBooted, "groups", itertools.count())
+    with pair[1].inside(), monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", FreshlyBooted)
+        made = descriptors.gre_fanout(WORKERS, [], address=0, receive_buffer=1 << 20)
+    with wire(pair[0]) as out:
+        for call_id in range(64):
+            out.send(enhanced(call_id))
+    for worker, sock in enumerate(made):
+        assert call_ids(received(sock)) == [i for i in range(64) if i % WORKERS == worker]
 
 
 def test_ip_options_do_not_confuse(pair: tuple[Space, Space], sockets: list[socket.socket]) -> None:
