@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from dispatcher import descriptors, gre_sockets, nft
 from ops.client import netns
 from ops.client.netns import NetnsError
-from ops.client.playground import why_not
+from ops.client.playground import WAN_SERVER, why_not
 from ops.settings import Gre, Settings
 from tests.bench import rig
 from tests.bench.plain import STRIDE, Burst, Counts, Plain, sessions
@@ -75,14 +75,16 @@ def inside(wire: Wire, work: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def in_service(wire: Wire, *, rules: bool = True) -> Iterator[gre_sockets.GreSockets]:
+def in_service(
+    wire: Wire, *, rules: bool = True, address: str = ""
+) -> Iterator[gre_sockets.GreSockets]:
     """The sockets and the rule that the keeper and netops open for one worker."""
     with ExitStack() as exits:
         found = inside(wire, lambda: gre_sockets.open_all(SETTINGS, 1, []))
         for sock in (*found.receive, *found.send, *found.hop, found.drop_all):
             exits.callback(sock.close)
         if rules:
-            exits.callback(inside(wire, rig.service_rules).close)
+            exits.callback(inside(wire, lambda: rig.service_rules(address)).close)
         yield found
 
 
@@ -112,6 +114,9 @@ def receive(result: Result, plain: Plain, bursts: int) -> None:
             *(plain, group_wire, enter(in_service(group_wire, rules=False)).receive[0].fileno()),
             many=True,
         )
+        one_wire = enter(Wire())
+        one_service = enter(in_service(one_wire, address=WAN_SERVER))
+        one = Receiver(plain, one_wire, one_service.receive[0].fileno(), many=True)
         simple_wire = enter(Wire())
         rules = inside(simple_wire, rig.service_rules)
         exits.callback(rules.close)
@@ -123,6 +128,7 @@ def receive(result: Result, plain: Plain, bursts: int) -> None:
         everyone = {
             "receive, raw recv each": raw,
             "receive, ours": ours,
+            "part: ours with listen.address set": one,
             "part: ours without the nft rule": group,
             "part: ours without group and filter": simple,
             "part: the nft rule alone": only,

@@ -106,9 +106,9 @@ def ahead() -> Iterator[None]:
         gc.enable()
 
 
-def service_rules() -> nft.Table:
-    """netops' table, in the namespace of the calling thread."""
-    return nft.Table("pptpcon_bench", nft.served("pptpcon_bench"))
+def service_rules(address: str = "") -> nft.Table:
+    """netops' table, in the namespace of the calling thread; `address`: listen.address."""
+    return nft.Table("pptpcon_bench", nft.served("pptpcon_bench", address))
 
 
 def thread_ns(tid: int) -> int:

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from fastpath import mppe
-from tests.bench import results, rig
+from tests.bench import report, results, rig
 from tests.bench.plain import STRIDE, Burst, Counts, Plain, sessions
 from tests.bench.results import NOT_MET, NOT_VALID, Result
 
@@ -115,3 +115,17 @@ def test_the_plain_loop_reads_its_own_bursts(plain: Plain) -> None:
 
 def test_both_sides_agree_on_a_session(plain: Plain) -> None:
     assert plain.lib.plain_session_size() == ctypes.sizeof(sessions(rig.calls(1))[0])
+
+
+def test_a_report_names_machine_goals_and_figures() -> None:
+    result = Result("some")
+    result.figure("a row", ours_ns=1234.5)
+    result.ratio("a row", 1.5, at_least=1.6)
+    result.ratio("more", 2.0)
+    result.invalid.append("yardstick: too slow")
+    text = report.report([result.as_dict(), result.as_dict()])
+    assert text.count("; Linux ") == 1
+    assert "| some | a row | 1.5 | at least 1.6 | **missed** (run not valid) |" in text
+    assert "- a row: ours_ns 1,23" in text
+    assert "- ratio, more: 2" in text
+    assert "- yardstick: too slow" in text
