@@ -193,8 +193,8 @@ def gre_packets(
 ) -> list[socket.socket]:
     """AF_PACKET sockets, all in one fanout group that spreads by call ID.
 
-    Those of all interfaces (0) are shown every IPv4 packet that comes in anywhere. Since
-    Linux 6.18 the kernel shows it to them after IP has it: it is shared then, so IP clones
+    Those of all interfaces (0) are shown every IPv4 packet that comes in anywhere. Newer
+    kernels (seen on 6.18) show it to them after IP has it: it is shared then, so IP clones
     and copies it, which costs whatever is forwarded 0.5 us. One interface's are not asked
     about the others'.
 
