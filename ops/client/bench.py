@@ -26,13 +26,13 @@ from ops.client.logins import Logins
 from ops.client.numbers import Way
 from ops.client.playground import Playground, client_place
 from ops.client.report import quantile
-from ops.client.trail import Trail, device_drops, dropped, since
+from ops.client.trail import Trail, device_drops, dropped, since, unseen
 
 LOGIN_PATIENCE: Final = 60.0  # without anything said by a client
 CLOSE_PATIENCE: Final = 30.0  # and a fiftieth of a second for each session
 STEP_PATIENCE: Final = 30.0  # over the step's own time
 FLOWS: Final = 1 << 16  # of one process
-SETTLE: Final = 0.3  # for counters that are read a moment after the last packet
+SETTLE: Final = 0.7  # for counters that are written twice a second
 MTU: Final = 1404  # leaves 1400 octets for inner packets under MPPE
 NOTHING: Final = Samples(())
 
@@ -377,14 +377,17 @@ def trails(before: State, after: State) -> tuple[Trail, Trail]:
     devices = since(after.devices, before.devices)
     up, down = after.up.since(before.up), after.down.since(before.down)
     gre_lost = int(new.total("pptp_gre_lost_total") - old.total("pptp_gre_lost_total"))
+    full = server("pptp_kernel_drops_total", "receive")
+    dropped_up, dropped_down = drops("receive"), dropped(clients, "drop_rx_", "clients")
     return (
         Trail(
             up.sent,
             {
                 "clients' TUN queue full": devices.get("clients", 0),
                 **dropped(clients, "drop_tx_", "clients"),
-                "GRE lost on the way": gre_lost,
-                **drops("receive"),
+                "concentrator's GRE socket full": full,
+                "GRE lost on the way": unseen(gre_lost, full, dropped_up, "concentrator"),
+                **dropped_up,
             },
             server(traffic, "receive"),
             {"far end's socket full": after.far["overflows"] - before.far["overflows"]},
@@ -395,8 +398,10 @@ def trails(before: State, after: State) -> tuple[Trail, Trail]:
             {"concentrator's TUN queue full": devices.get("server", 0), **drops("transmit")},
             server(traffic, "transmit"),
             {
-                "GRE lost on the way": clients.get("gre_lost", 0),
-                **dropped(clients, "drop_rx_", "clients"),
+                "GRE lost on the way": unseen(
+                    clients.get("gre_lost", 0), 0, dropped_down, "clients"
+                ),
+                **dropped_down,
                 "near end's socket full": after.near["overflows"] - before.near["overflows"],
             },
             down.received + down.duplicated,

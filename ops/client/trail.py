@@ -68,6 +68,12 @@ def dropped(counters: Mapping[str, int], prefix: str, owner: str) -> dict[str, i
     }
 
 
+def unseen(lost: int, full: int, drops: Mapping[str, int], owner: str) -> int:
+    """GRE sequence numbers that never came, less those that were dropped before their number
+    was looked at: by a socket that was `full`, or as too much for the thread."""
+    return max(0, lost - full - drops.get(f"{owner}: overload", 0))
+
+
 def device_drops(text: str, prefixes: Iterable[str], column: str) -> int:
     """Packets that devices dropped, of the text of /proc/net/dev; `column` is rx or tx."""
     at = {"rx": 3, "tx": 11}[column]

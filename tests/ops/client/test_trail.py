@@ -5,7 +5,7 @@ from __future__ import annotations
 from ops.client.bench import State, cpu, trails
 from ops.client.concentrator import Samples
 from ops.client.numbers import Way
-from ops.client.trail import Trail, device_drops, dropped, since
+from ops.client.trail import Trail, device_drops, dropped, since, unseen
 
 DEVICES = """Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo
@@ -33,6 +33,13 @@ def test_differences() -> None:
     assert since({"a": 5, "b": 2}, {"a": 3}) == {"a": 2, "b": 2}
     counters = {"drop_rx_late": 4, "drop_tx_too_big": 1, "rx_data": 9}
     assert dropped(counters, "drop_rx_", "clients") == {"clients: late": 4}
+
+
+def test_a_number_that_was_dropped_unseen_is_not_lost_on_the_way() -> None:
+    drops = {"concentrator: overload": 3, "concentrator: late": 9}
+    assert unseen(10, 5, drops, "concentrator") == 2
+    assert unseen(10, 5, drops, "clients") == 5
+    assert unseen(1, 5, {}, "clients") == 0
 
 
 def page(receive: int, transmit: int, late: int, lost: int, cpu_seconds: float) -> Samples:
