@@ -1,8 +1,9 @@
 """How the client receives and sends enhanced GRE, in its own network namespace.
 
 A packet socket sees a packet before the kernel's IP input, and a rule in nft ends it there:
-less than half the kernel's work that a raw socket costs. Where the server is an address
-of the same host, or nftables can't be had, a raw socket does.
+less than half the kernel's work that a raw socket costs. Where nftables can't be had, a raw
+socket does. A server of the same host may end all GRE there before any raw socket: then
+it is the packet socket without a rule of our own.
 """
 
 from __future__ import annotations
@@ -102,14 +103,15 @@ def open_gre(server: str, first: int, last: int) -> Gre:
     """Sockets that hear only the call IDs of one client; by packets where that can be."""
     try:
         table = None
-        if not _is_ours(server):
+        ours = _is_ours(server)
+        if not ours:
             name = f"pptpcon_client_{os.getpid()}"
             rules = RULES.format(name=name, server=server, first=first, last=last)
             try:
                 table = nft.Table(name, rules)
             except nft.NftError:
                 table = None
-        if table is None:
+        if table is None and not ours:
             both = descriptors.gre_raw(gre_filter(first, last), receive_buffer=SOCKET_BUFFER)
             return Gre(both, both, None)
         # The raw socket only sends; its being there keeps the kernel from answering.
