@@ -22,7 +22,7 @@ FALLBACK_USER: Final = "nobody"
 FALLBACK_ID: Final = 65534  # the kernel's overflow user: owns nothing by convention
 # Python imports a codec when it is first used. After the drop that fails if the interpreter
 # lies where the new user may not look, such as under /root.
-CODECS: Final = ("utf-16-le", "idna", "unicode_escape", "raw_unicode_escape")
+CODECS: Final = ("ascii", "utf-16-le", "idna", "unicode_escape", "raw_unicode_escape")
 
 _parent: int | None = None
 
