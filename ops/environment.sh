@@ -52,7 +52,7 @@ apt_install() {
     for service in "$@"; do
         case $service in
             # a unit, an init script or both, as the package has it
-            pptpd | prometheus | openvpn)
+            pptpd | prometheus | openvpn | freeradius)
                 ! command -v systemctl >/dev/null || systemctl -q disable "$service" || true
                 ! command -v update-rc.d >/dev/null || update-rc.d "$service" disable || true
                 ;;
@@ -204,6 +204,10 @@ TEST_PACKAGES=(
     systemd=systemd-analyze
     prometheus=promtool
     openvpn=openvpn
+    freeradius=freeradius
+    freeradius-utils=radclient
+    eapoltest=eapol_test
+    openssl=openssl
     curl=curl
     git=git
 )

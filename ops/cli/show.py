@@ -309,6 +309,29 @@ def ippool(as_json: bool, run_dir: str | None) -> None:
     _rows(found, as_json)
 
 
+@show.command("radius", cls=ClientCommand, short_help="Show the RADIUS servers.")
+@json_option
+@run_dir_option
+def radius(as_json: bool, run_dir: str | None) -> None:
+    """Show the RADIUS servers, one a line, and accounting that is not delivered.
+
+    A server stands there once for logins and once for accounting. "again" counts requests
+    that were repeated, "lost" those that went on to the next server, "bad" answers that were
+    no good; --json and the log have their reasons.
+    """
+    found = Control(run_dir).get("/api/radius")
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    if not found["servers"]:
+        click.echo("no RADIUS servers: see [[radius.servers]] in the configuration")
+        return
+    for row in found["servers"]:
+        del row["faults"]
+    _rows(found["servers"], as_json)
+    click.echo(f"accounting records not delivered: {found['backlog']} ({found['journal']})")
+
+
 @show.command("bans", cls=ClientCommand, short_help="Show who is banned.")
 @json_option
 @run_dir_option

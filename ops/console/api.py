@@ -150,6 +150,7 @@ class Api:
         app.router.add_get("/api/sessions", self.sessions)
         app.router.add_get("/api/session/{name:.+}", self.session)
         app.router.add_get("/api/ends", self.ends)
+        app.router.add_get("/api/radius", self.radius)
         app.router.add_post("/api/terminate", self.terminate)
         app.router.add_post("/api/change", self.change)
         app.router.add_get("/api/bans", self.bans)
@@ -224,6 +225,13 @@ class Api:
         """A row a worker."""
         _query(request)
         return _json(self._view.workers())
+
+    async def radius(self, request: web.Request) -> web.Response:
+        """RADIUS servers, and what accounting has not delivered."""
+        _query(request)
+        said = self._view.accounts()
+        known = {name: said.get(name) for name in ("backlog", "journal", "listen", "dynamic")}
+        return _json({"servers": self._view.radius(), **known})
 
     async def ippool(self, request: web.Request) -> web.Response:
         """A row a pool."""

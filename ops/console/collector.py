@@ -6,9 +6,10 @@ outlive their worker; CPU seconds are carried over by ops.console.usage.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -25,6 +26,8 @@ from ops.console import snapshot as snapshots
 from ops.console.pools import Pools
 from ops.console.series import SERIES, Series
 from ops.console.usage import Usage
+from workers.radius.lines import BOUNDS as RADIUS_BOUNDS
+from workers.radius.packets import FAULTS as RADIUS_FAULTS
 
 HISTOGRAM_DIRECTIONS: Final = {
     "gre_rx": "gre_receive",
@@ -64,6 +67,10 @@ DATA: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "wakeups": ("pptp_worker_wakeups_total", ()),
     "queued": ("pptp_packets_queued", ("receive",)),
     "tx_queued": ("pptp_packets_queued", ("transmit",)),
+}
+RADIUS_RESULTS: Final = {
+    "auth": ("accept", "reject", "challenge", "timeout"),
+    "acct": ("response", "timeout"),
 }
 DROPS: Final = {"drop_rx_": "receive", "drop_tx_": "transmit"}
 
@@ -149,13 +156,20 @@ class _Page:
         assert isinstance(family, GaugeMetricFamily | CounterMetricFamily)
         family.add_metric(labels, value)
 
-    def histogram(self, name: str, counts: list[int], total: int, *labels: str) -> None:
+    def histogram(
+        self,
+        name: str,
+        counts: list[int],
+        total: float,
+        *labels: str,
+        bounds: Sequence[float] = BUCKET_BOUNDS,
+    ) -> None:
         family = self._families[name]
         assert isinstance(family, HistogramMetricFamily)
-        bounds = [*(f"{float(bound)}" for bound in BUCKET_BOUNDS), "+Inf"]
+        words = [*(f"{float(bound)}" for bound in bounds), "+Inf"]
         buckets: list[tuple[str, float]] = []
         so_far = 0
-        for bound, count in zip(bounds, counts, strict=True):
+        for bound, count in zip(words, counts, strict=True):
             so_far += count
             buckets.append((bound, so_far))
         family.add_metric(labels, buckets=buckets, sum_value=total)
@@ -177,12 +191,14 @@ class TableCollector(Collector):
         version: str,
         capacity: Callable[[], int],
         pools: Callable[[], Pools],
+        accounts: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._table = table
         self._usage = usage
         self._version = version
         self._capacity = capacity
         self._pools = pools
+        self._accounts = accounts
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples, so that registering reads nothing."""
@@ -198,6 +214,7 @@ class TableCollector(Collector):
             self._worker(page, worker)
             self._data(page, worker)
         self._authentications(page)
+        self._radius(page)
         return page.families()
 
     def _instance(self, page: _Page) -> None:
@@ -285,6 +302,46 @@ class TableCollector(Collector):
                 slot = metrics.CONTROL_COUNTERS.index(f"auth_{method}_{result}")
                 total = sum(counters[slot] for counters in pages)
                 page.add("pptp_authentications_total", total, method, result)
+
+    def _radius(self, page: _Page) -> None:
+        said = self._accounts()
+        if not said:
+            return
+        pid = said["pid"]
+        page.add("pptp_process_up", int(os.path.exists(f"/proc/{pid}")), "accounts")
+        page.add("pptp_process_cpu_seconds_total", self._usage.process("accounts", pid), "accounts")
+        page.add("pptp_accounting_backlog", said["backlog"])
+        page.add("pptp_accounting_sessions", said["sessions"])
+        for line in said["servers"]:
+            labels = (line["server"], line["kind"])
+            page.add("pptp_radius_server_up", int(line["up"]), *labels)
+            page.add("pptp_radius_pending", line["waiting"], *labels)
+            page.add("pptp_radius_retransmits_total", line["retransmits"], *labels)
+            page.add("pptp_radius_late_answers_total", line["late"], *labels)
+            for result in RADIUS_RESULTS[line["kind"]]:
+                count = line["results"].get(result, 0)
+                page.add("pptp_radius_requests_total", count, *labels, result)
+            for fault in RADIUS_FAULTS:
+                count = line["faults"].get(fault, 0)
+                page.add("pptp_radius_bad_answers_total", count, *labels, fault)
+            page.histogram(
+                "pptp_radius_request_duration_seconds",
+                line["buckets"],
+                line["seconds"],
+                *labels,
+                bounds=RADIUS_BOUNDS,
+            )
+        for kind in ("coa", "disconnect"):
+            for result in ("ack", "nak"):
+                count = said["dynamic"].get(f"{kind}:{result}", 0)
+                page.add("pptp_radius_dynamic_requests_total", count, kind, result)
+        dropped = [
+            (*name.split(":"), count)
+            for name, count in sorted(said["dynamic"].items())
+            if name.split(":")[1] not in ("ack", "nak")
+        ]
+        for kind, result, count in dropped:
+            page.add("pptp_radius_dynamic_requests_total", count, kind, result)
 
 
 class OpenMetricsCollector(Collector):

@@ -27,6 +27,7 @@ from ops.console.usage import Usage
 from ops.console.view import View
 from ops.log import Log
 from ops.settings import Settings
+from ops.status_page import StatusPage
 
 NICE: Final = 10
 SAMPLE_S: Final = 5.0
@@ -58,9 +59,12 @@ class Console:
     def __init__(self, start: Boot, table: Table, log: Log) -> None:
         self._log = log
         self._settings = start.settings
-        self._view = View(table, start.settings, Usage())
+        page = StatusPage(start.fds["status"]) if "status" in start.fds else None
+        self._view = View(table, start.settings, Usage(), page)
         usage, view = self._view.usage, self._view
-        collector = TableCollector(table, usage, view.version, view.capacity, view.pools)
+        collector = TableCollector(
+            table, usage, view.version, view.capacity, view.pools, view.accounts
+        )
         self._bus = Bus(start.bus_address)
         self._api = Api(view, collector, self._bus, log)
         self._keeper = socket.socket(fileno=start.fds["keeper"])

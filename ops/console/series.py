@@ -212,6 +212,44 @@ SERIES: Final[tuple[Series, ...]] = (
         "Sessions whose account names a filter that [filters] does not have: they have none.",
         "worker",
     ),
+    # RADIUS
+    _gauge(
+        "pptp_radius_server_up",
+        "1 if the server answered last, or was not asked yet.",
+        "server",
+        "type",
+    ),
+    _counter(
+        "pptp_radius_requests_total",
+        "Requests by what became of them at this server; timeout: the next one was asked.",
+        "server",
+        "type",
+        "result",
+    ),
+    Series(
+        "pptp_radius_request_duration_seconds",
+        "histogram",
+        ("server", "type"),
+        "From a request to its answer, with repetitions and servers that did not answer.",
+    ),
+    _gauge("pptp_radius_pending", "Requests without an answer yet.", "server", "type"),
+    _counter("pptp_radius_retransmits_total", "Requests sent again.", "server", "type"),
+    _counter("pptp_radius_late_answers_total", "Answers after we had given up.", "server", "type"),
+    _counter(
+        "pptp_radius_bad_answers_total",
+        "Answers, or parts of them, that were no good, by reason.",
+        "server",
+        "type",
+        "reason",
+    ),
+    _counter(
+        "pptp_radius_dynamic_requests_total",
+        "CoA- and Disconnect-Requests: ack, nak, or why they were not answered.",
+        "type",
+        "result",
+    ),
+    _gauge("pptp_accounting_backlog", "Accounting records that no server has taken yet."),
+    _gauge("pptp_accounting_sessions", "Sessions that are up, as accounting knows them."),
     # PPP
     _counter(
         "pptp_ppp_frames_total",

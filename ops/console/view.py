@@ -17,6 +17,7 @@ from ops.console.pools import Pools
 from ops.console.usage import Usage, memory
 from ops.ranges import format_address
 from ops.settings import Settings
+from ops.status_page import StatusPage
 from ops.version import VERSION
 from workers.session import BlobError, Saved
 
@@ -46,8 +47,12 @@ def _said(policy: dict[str, Any]) -> dict[str, Any]:
 class View:
     """The table and settings, ready to be told."""
 
-    def __init__(self, table: Table, settings: Settings, usage: Usage) -> None:
+    def __init__(
+        self, table: Table, settings: Settings, usage: Usage, page: StatusPage | None = None
+    ) -> None:
+        """`page` is where the accounts process writes its figures."""
         self.table = table
+        self._page = page
         self.usage = usage
         self.version = VERSION
         self._cpu_before: tuple[float, float] = (time.monotonic(), 0.0)
@@ -150,6 +155,39 @@ class View:
                 round(age(now, worker.control_beat_ns), 3) if worker.control_beat_ns else None
             ),
         }
+
+    def accounts(self) -> dict[str, Any]:
+        """The figures of the accounts process; {} if there is none."""
+        if self._page is None or not self.settings.radius.servers:
+            return {}
+        return self._page.read()
+
+    def radius(self) -> list[dict[str, Any]]:
+        """A row for each server and what it is asked for."""
+        rows = []
+        for line in self.accounts().get("servers", ()):
+            answered = sum(line["buckets"])
+            results = line["results"]
+            rows.append(
+                {
+                    "server": line["server"],
+                    "address": f"{line['host']}:{line['port']}",
+                    "for": "logins" if line["kind"] == "auth" else "accounting",
+                    "state": "up" if line["up"] else f"dead {line['dead_s']} s",
+                    "priority": line["priority"],
+                    "pending": line["waiting"],
+                    "sent": line["sent"],
+                    "again": line["retransmits"],
+                    "accepted": results.get("accept", 0) + results.get("response", 0),
+                    "rejected": results.get("reject", 0),
+                    "lost": results.get("timeout", 0),
+                    "late": line["late"],
+                    "bad": sum(line["faults"].values()),
+                    "faults": line["faults"],
+                    "mean-ms": round(1000 * line["seconds"] / answered, 2) if answered else None,
+                }
+            )
+        return rows
 
     def ippool(self, snapshot: snapshots.Snapshot | None = None) -> list[dict[str, Any]]:
         """A row for each pool, and one for addresses that accounts name."""

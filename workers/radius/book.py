@@ -62,8 +62,9 @@ class Book:
 
     # -- from birth to death of an instance
 
-    def begin(self, now: float, unix: float) -> int:
-        """Close what a dead instance left open, say On; the number of sessions closed.
+    def begin(self, now: float, unix: float) -> tuple[int, int]:
+        """Close what a dead instance left open, say On; how many sessions, and how many
+        records wait from before.
 
         Sessions of this very instance are open still: only our own process died.
         """
@@ -88,6 +89,7 @@ class Book:
             )
             self.journal.add(left.sid, Status.STOP, left.seen, pack(attributes))
         self._waiting = deque(self.journal.records())
+        kept = len(self._waiting)
         self._unsaid = {r.sid for r in self._waiting if r.status == Status.START}
         if not ours:
             self.journal.enter(self.epoch)
@@ -96,7 +98,7 @@ class Book:
             )
             self._waiting.append(record)
             self._free_at = now + FIRST_ON_S
-        return closed
+        return closed, kept
 
     def off(self, unix: float) -> None:
         """The last record of an instance."""

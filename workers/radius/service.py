@@ -106,11 +106,11 @@ class Service:
         self._orders = Orders(self._bus)
         self._dynamic = self._make_dynamic()
         if configured.records(self._settings):
-            closed = self._book.begin(self._now(), time.time())
+            closed, kept = self._book.begin(self._now(), time.time())
             if closed:
                 log.warning("sessions of a dead instance closed", sessions=closed)
-            if self._book.backlog > 1:
-                log.notice("accounting records kept from before", records=self._book.backlog - 1)
+            if kept:
+                log.notice("accounting records kept from before", records=kept)
         self._listen()
         self._scan()
         for at, fd in enumerate(self._workers):

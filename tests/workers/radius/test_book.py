@@ -93,7 +93,7 @@ def test_our_own_death_loses_and_repeats_nothing(tmp_path: Path) -> None:
     made.taken(start)
     made.journal.commit()
     again = book(tmp_path)  # the same instance: its sessions are up
-    assert again.begin(5.0, 1005.0) == 0
+    assert again.begin(5.0, 1005.0) == (0, 0)
     assert again.ready(5.0) == [] and FACTS.sid in again.sessions
     again.start(FACTS, 6.0, 1006.0)
     assert again.ready(6.0) == []
@@ -115,14 +115,14 @@ def test_a_dead_instance_is_closed_with_what_was_seen(tmp_path: Path) -> None:
     made.journal.seen([(FACTS.sid, Counters(100, 1, 200, 2, 30))], 1030.0)
     made.journal.commit()
     after = book(tmp_path, epoch=2)
-    assert after.begin(0.0, 2000.0) == 1
+    assert after.begin(0.0, 2000.0) == (1, 1)
     after.journal.commit()
     stop, on = after.ready(0.0)
     assert (stop.status, stop.event) == (Status.STOP, 1030.0)
     assert said(stop, A.ACCT_OUTPUT_OCTETS) == integer(200)
     assert said(stop, A.ACCT_TERMINATE_CAUSE) == integer(11)
     assert on.status == Status.ON
-    assert book(tmp_path, epoch=3).begin(0.0, 2001.0) == 0
+    assert book(tmp_path, epoch=3).begin(0.0, 2001.0) == (0, 1)
 
 
 def test_starts_wait_for_the_on_before_them(tmp_path: Path) -> None:
