@@ -26,7 +26,8 @@ from fastpath.layout import DATA_COUNTERS, HISTOGRAM_NAMES, Table
 from ops import boot
 from ops.metrics import CONTROL_COUNTERS, DISPATCHER_COUNTERS, NETOPS_COUNTERS
 from ops.ranges import parse_address
-from ops.settings import Metrics, Pool, Server, Settings
+from ops.settings import Metrics, Pool, Radius, RadiusServer, Server, Settings
+from ops.status_page import StatusPage
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKERS = 2
@@ -35,6 +36,38 @@ BUCKETS_AT = DATA_AT + 2 * 96 * 8
 SUMS_AT = BUCKETS_AT + 4 * 10 * 8
 BEAT_AT = 24
 TRAFFIC_AT = 312  # in a record: generation, state, then 7 counters
+
+
+# What an accounts process has written.
+ACCOUNTS: dict[str, Any] = {
+    "pid": os.getpid(),
+    "backlog": 3,
+    "sessions": 5,
+    "journal": "/var/lib/pptpcon/accounting.db",
+    "listen": "127.0.0.1:3799",
+    "dynamic": {"coa:ack": 2, "disconnect:nak": 1, "other:not_allowed": 4},
+    "servers": [
+        {
+            "server": "192.0.2.50",
+            "kind": kind,
+            "host": "192.0.2.50",
+            "port": port,
+            "priority": 0,
+            "up": kind == "auth",
+            "dead_s": 7,
+            "waiting": 1,
+            "sent": 20,
+            "retransmits": 2,
+            "results": {"accept": 15, "reject": 2, "timeout": 1},
+            "faults": {"wrong_secret": 1},
+            "deaths": 0,
+            "late": 1,
+            "seconds": 0.5,
+            "buckets": [0, 10, 7] + [0] * 11,
+        }
+        for kind, port in (("auth", 1812), ("acct", 1813))
+    ],
+}
 
 
 class Shared:
@@ -169,6 +202,8 @@ class Console:
         control = socket.socket(socket.AF_UNIX)
         control.bind(self.path)
         control.listen(16)
+        status = os.memfd_create("status")
+        StatusPage(status, writable=True).write(ACCOUNTS)
         data = {
             "role": "console",
             "index": 0,
@@ -178,6 +213,7 @@ class Console:
                 "keeper": child.fileno(),
                 "table": shared.fd,
                 "control": control.fileno(),
+                "status": status,
             },
             "extra": {},
         }
@@ -186,11 +222,12 @@ class Console:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ops.console", "--boot-fd", str(memfd)],
-                pass_fds=(memfd, child.fileno(), shared.fd, control.fileno()),
+                pass_fds=(memfd, child.fileno(), shared.fd, control.fileno(), status),
                 stderr=log,
                 cwd=ROOT,
             )
         os.close(memfd)
+        os.close(status)
         child.close()
         control.close()
 
@@ -252,6 +289,7 @@ def settings(port: int = 0) -> Settings:
     return replace(
         Settings(),
         server=Server(user="nobody"),
+        radius=Radius(servers=(RadiusServer("192.0.2.50", "testing123"),)),
         metrics=Metrics(listen=f"127.0.0.1:{port}" if port else ""),
         pools=(Pool("default", ("10.99.0.0-255", "10.99.1.0-255")), Pool("vip", ("10.50.0.0/30",))),
     )

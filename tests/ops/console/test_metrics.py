@@ -52,6 +52,22 @@ def test_every_name_of_the_list_is_on_the_page_and_no_other(running: Console) ->
     assert present == {s.name: set(s.labels) for s in SERIES}
 
 
+def test_radius(running: Console) -> None:
+    found = samples(running.metrics())
+    labels = {"server": "192.0.2.50", "type": "auth"}
+    assert total(found, "pptp_radius_server_up", **labels) == 1
+    assert total(found, "pptp_radius_server_up") == 1  # accounting's is dead
+    assert total(found, "pptp_radius_requests_total", **labels, result="accept") == 15
+    assert total(found, "pptp_radius_bad_answers_total", **labels, reason="wrong_secret") == 1
+    assert total(found, "pptp_radius_request_duration_seconds_count", **labels) == 17
+    assert total(found, "pptp_radius_dynamic_requests_total", type="coa", result="ack") == 2
+    assert total(found, "pptp_accounting_backlog") == 3
+    said = running.json("/api/radius")
+    assert said["backlog"] == 3 and [row["state"] for row in said["servers"]] == ["up", "dead 7 s"]
+    assert said["servers"][0]["mean-ms"] == 29.41
+    assert "testing123" not in running.log()
+
+
 def test_the_document_says_the_same() -> None:
     assert (ROOT / "ops/console/METRICS.md").read_text() == markdown()
 
