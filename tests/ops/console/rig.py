@@ -48,7 +48,7 @@ ACCOUNTS: dict[str, Any] = {
     "dynamic": {"coa:ack": 2, "disconnect:nak": 1, "other:not_allowed": 4},
     "servers": [
         {
-            "server": "192.0.2.50",
+            "server": "one",
             "kind": kind,
             "host": "192.0.2.50",
             "port": port,
@@ -289,7 +289,7 @@ def settings(port: int = 0) -> Settings:
     return replace(
         Settings(),
         server=Server(user="nobody"),
-        radius=Radius(servers=(RadiusServer("192.0.2.50", "testing123"),)),
+        radius=Radius(servers=(RadiusServer("192.0.2.50", "testing123", name="one"),)),
         metrics=Metrics(listen=f"127.0.0.1:{port}" if port else ""),
         pools=(Pool("default", ("10.99.0.0-255", "10.99.1.0-255")), Pool("vip", ("10.50.0.0/30",))),
     )
