@@ -21,10 +21,9 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from dispatcher import ruleset
-from dispatcher.ruleset import Chain, Rule, Ruleset, Test
+from dispatcher.ruleset import OWN_TABLE, Chain, Rule, Ruleset, Test
 
 ROOT: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-OWN_TABLE: Final = "pptpcon_"
 MAX_DEPTH: Final = 16  # nft's own limit of jumps
 PATIENCE_S: Final = 15.0
 GRE: Final = "47"
@@ -215,19 +214,26 @@ class Passed:
 
 def passed_by() -> Passed:
     """Ask in a process of its own; what can't be read counts as no rule."""
-    command = [sys.executable, "-P", "-m", "dispatcher.firewall"]
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            timeout=PATIENCE_S,
-            check=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": ROOT},
-        )
-        return read_answer(done.stdout)
+        process = start()
+        try:
+            text, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
+        return read_answer(text.decode())
     except (OSError, ValueError, subprocess.SubprocessError):
         return Passed("", "")
+
+
+def start() -> subprocess.Popen[bytes]:
+    """The process that prints `look` as JSON."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "dispatcher.firewall"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": ROOT},
+    )
 
 
 def read_answer(text: str) -> Passed:

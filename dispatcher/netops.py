@@ -28,8 +28,10 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dispatcher import links, nft, routes, rtnl
+from dispatcher.firewall import Passed
 from dispatcher.links import Links, Prefix
 from dispatcher.rtnl import Change, RouteSocket
+from dispatcher.rule_watch import RuleWatch
 from fastpath import layout
 from ops import boot, log, metrics, settings
 from ops.ranges import format_address, parse_ranges
@@ -44,6 +46,7 @@ DELETED: Final = NAMES.index("routes_deleted")
 OUR_NAME: Final = re.compile(r"pptp\d+")
 LOCAL_MAX: Final = 1024  # inner addresses of our own that are put on the TUN
 LOG_EVERY_S: Final = 1.0  # bad requests of one worker: one line a second
+TELL_AGAIN_S: Final = 5.0  # that packet sockets must not be used: a new worker does not know
 LEAVE_S: Final = 8  # the clean-up takes milliseconds; a stuck one is cut off
 
 
@@ -85,6 +88,10 @@ class Netops:
         self._local: set[int] = set()
         self._placed: set[int] = set()  # those of _local that we put on the first TUN
         self._link_local = ""  # on every TUN; "": none
+        # Workers may send by packet sockets, and do unless a rule came up that these pass by.
+        self._by_hop = bool(info.extra.get("hop")) and info.settings.gre.send == "auto"
+        self._raw_only = False
+        self._passed = ""  # the rule about GRE received that was told of last
 
     # -- set-up
 
@@ -273,6 +280,44 @@ class Netops:
             peer.logged_at = now
             peer.bad = 0
 
+    # -- the host's own rules
+
+    @property
+    def watches_rules(self) -> bool:
+        """Whether a change of the host's rules changes anything here."""
+        return self._by_hop or (self._packet_mode and self._settings.gre.mode == "auto")
+
+    def judged(self, passed: Passed, ipsec: bool, peers: Iterable[Peer]) -> None:
+        """What packet sockets would pass by now. Sending changes at once; receiving is chosen
+        at the start, so that is only said."""
+        why = passed.send or ("there are IPsec policies" if ipsec else "")
+        if self._by_hop and bool(why) != self._raw_only:
+            self._raw_only = bool(why)
+            way, reason = ("raw", why) if why else ("packet", "nothing is passed by any more")
+            self._log.notice("gre mode", send=way, send_reason=reason)
+            self.tell_way_out(peers)
+        rule = passed.receive if self._packet_mode and self._settings.gre.mode == "auto" else ""
+        if rule and rule != self._passed:
+            self._log.warning(
+                "a firewall rule about GRE is passed by",
+                rule=rule,
+                hint="restart pptpcon: it then receives by raw sockets, which obey it",
+            )
+        self._passed = rule
+
+    def tell_way_out(self, peers: Iterable[Peer]) -> None:
+        """Which sockets workers may send with; number 0 is no answer to any request."""
+        for peer in peers:
+            try:
+                peer.sock.send(routes.reply([(0, int(self._raw_only))]))
+            except OSError:
+                pass  # told again
+
+    @property
+    def raw_only(self) -> bool:
+        """Whether workers have to be told again and again: a successor starts without."""
+        return self._raw_only
+
     # -- changes and the end
 
     def configure(self, new: Settings) -> None:
@@ -316,6 +361,36 @@ def _messages(keeper: socket.socket) -> Iterable[dict[str, Any]]:
         yield json.loads(data)
 
 
+def _patience(netops: Netops, watch: RuleWatch | None) -> int | None:
+    """Milliseconds until there is something to do; None: for as long as nobody speaks."""
+    if watch is None:
+        return None
+    if watch.timer_at is not None:
+        return max(0, int((watch.timer_at - time.monotonic()) * 1000) + 1)
+    return int(TELL_AGAIN_S * 1000) if netops.raw_only else None
+
+
+def _mind(
+    netops: Netops, watch: RuleWatch, peers: Iterable[Peer], ready: set[int], poll: select.poll
+) -> None:
+    """The host's rules: what is heard of them, what a look at them said."""
+    now = time.monotonic()
+    if ready & {sock.fileno() for sock in watch.sockets}:
+        watch.heard(now)
+    if watch.answer_fd in ready:
+        poll.unregister(watch.answer_fd)
+        found = watch.answer(now)
+        if found is not None:
+            netops.judged(*found, peers)
+    if watch.timer_at is not None and now >= watch.timer_at:
+        watch.begin(now)
+        if watch.answer_fd >= 0:
+            # Its whole answer is smaller than a pipe, or nearly: read when it closes.
+            poll.register(watch.answer_fd, select.POLLIN)
+    elif not ready and netops.raw_only:
+        netops.tell_way_out(peers)
+
+
 def run(info: boot.Boot, out: log.Log) -> None:
     """Serve until the keeper says stop or is gone."""
     netops = Netops(info, out)
@@ -330,11 +405,23 @@ def run(info: boot.Boot, out: log.Log) -> None:
         peers[fd] = peer
         poll.register(fd, select.POLLIN)
     stopping = False
+    watch: RuleWatch | None = None
     try:
         netops.start()
         keeper.send(json.dumps({"type": "ready"}).encode())
+        if netops.watches_rules:
+            watch = RuleWatch()
+            # A predecessor may have told the workers otherwise, and rules may be new.
+            watch.heard(time.monotonic())
+            for sock in watch.sockets:
+                poll.register(sock, select.POLLIN)
         while not stopping:
-            for fd, _ in poll.poll():
+            ready = poll.poll(_patience(netops, watch))
+            if watch is not None:
+                _mind(netops, watch, peers.values(), {fd for fd, _ in ready}, poll)
+            for fd, _ in ready:
+                if watch is not None and fd not in peers and fd != keeper.fileno():
+                    continue
                 if fd in peers:
                     served = netops.serve(peers[fd])
                     poll.modify(fd, select.POLLIN if served else select.POLLOUT)
@@ -350,6 +437,8 @@ def run(info: boot.Boot, out: log.Log) -> None:
                         netops.configure(settings.loads(text))
     finally:
         signal.alarm(LEAVE_S)
+        if watch is not None:
+            watch.close()
         netops.leave()
 
 

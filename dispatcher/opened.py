@@ -131,7 +131,8 @@ class Opened:
                 for worker, tun in enumerate(self.tuns)
             ]
             packet_mode = self.gre.packet_mode
-            return fds, {"tuns": tuns, "packet_mode": packet_mode, "keeper_pid": os.getpid()}
+            extra = {"tuns": tuns, "packet_mode": packet_mode, "hop": bool(self.gre.hop)}
+            return fds, extra | {"keeper_pid": os.getpid()}
         if role.kind == "dispatcher":
             return fds | {"listeners": [self.listener.fileno()]}, {}
         if role.kind == "console":

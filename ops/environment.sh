@@ -208,6 +208,9 @@ TEST_PACKAGES=(
     freeradius-utils=radclient
     eapoltest=eapol_test
     openssl=openssl
+    iptables=iptables-save
+    qemu-system-x86=qemu-system-x86_64
+    busybox-static=busybox
     curl=curl
     git=git
 )

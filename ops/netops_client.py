@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +34,7 @@ class Ledger:
     _next: int = 1
     _open: dict[int, Request] = field(default_factory=dict)  # in order of sequence
     _unsent: deque[int] = field(default_factory=deque)
+    told: int | None = None  # unasked: 1, GRE must go by raw sockets; 0, it need not
     _heard_at: float = 0.0  # the last reply, or the first request after an idle time
 
     def add(self, request: Request, now: float) -> int:
@@ -66,6 +68,9 @@ class Ledger:
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
             raise ReplyError(f"netops reply: {e}") from None
         self._heard_at = now
+        for seq, value in pairs:
+            if seq == 0:
+                self.told = value
         return [(seq, errno) for seq, errno in pairs if self._open.pop(seq, None) is not None]
 
     def resend(self, now: float) -> None:
@@ -89,11 +94,18 @@ class Ledger:
 class NetopsClient:
     """The ledger on one end of the SEQPACKET pair; all methods on the loop's thread."""
 
-    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        fd: int,
+        loop: asyncio.AbstractEventLoop,
+        told: Callable[[int], None] = lambda value: None,
+    ) -> None:
+        """`told` hears what netops says without being asked."""
         os.set_blocking(fd, False)
         self._fd = fd
         self._loop = loop
         self._ledger = Ledger()
+        self._told = told
         self._futures: dict[int, asyncio.Future[int]] = {}
         self._flush_soon = False
         self._writing = False
@@ -178,6 +190,9 @@ class NetopsClient:
             except ReplyError:
                 self.bad_replies += 1
                 continue
+            if self._ledger.told is not None:
+                self._told(self._ledger.told)
+                self._ledger.told = None
             for seq, errno in replies:
                 future = self._futures.pop(seq, None)
                 if future is not None and not future.done():

@@ -115,8 +115,10 @@ class Service:
                 "no accounts",
                 hint="nobody can log in: set chap_secrets, users or radius.servers",
             )
-        self._netops = NetopsClient(started.fds["netops"], loop)
-        self._way_out = WayOut(engine, loop) if "hop" in started.fds else None
+        way_out = WayOut(engine, loop) if "hop" in started.fds else None
+        self._way_out = way_out
+        told = (lambda value: way_out.close(bool(value))) if way_out else (lambda value: None)
+        self._netops = NetopsClient(started.fds["netops"], loop, told)
         self._drops = KernelDrops(
             table, started.index, started.fds["gre"], str(started.extra["tun_name"])
         )

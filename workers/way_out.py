@@ -35,6 +35,7 @@ class WayOut:
         self._tries: dict[Peer, int] = {}
         self._todo: deque[Peer] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
         loop.add_reader(self._resolver.events.fileno(), self._changed)
 
     def add(self, handle: Handle, peer: int, here: int) -> None:
@@ -43,7 +44,7 @@ class WayOut:
         known = self._handles.setdefault(key, set())
         known.add(handle)
         if self._hops.get(key) is None:
-            self._hops[key] = self._resolver.resolve(peer, here)
+            self._hops[key] = self._resolve((peer, here))
         self._tell(handle, self._hops[key])
         if self._hops[key] is None:
             self._tries[key] = 0
@@ -60,6 +61,15 @@ class WayOut:
             del self._handles[key]
             self._hops.pop(key, None)
             self._tries.pop(key, None)
+
+    def close(self, raw_only: bool) -> None:
+        """Packet sockets must not be used, or may be again: netops knows the host's rules."""
+        if raw_only != self._closed:
+            self._closed = raw_only
+            self._changes()
+
+    def _resolve(self, key: Peer) -> Hop | None:
+        return None if self._closed else self._resolver.resolve(*key)
 
     def lost(self) -> None:
         """The data thread could not send to a hop."""
@@ -81,9 +91,12 @@ class WayOut:
 
     def _changed(self) -> None:
         if self._resolver.changed():
-            self._resolver.forget()
-            self._tries = dict.fromkeys(self._handles, 0)
-            self._begin(list(self._handles))
+            self._changes()
+
+    def _changes(self) -> None:
+        self._resolver.forget()
+        self._tries = dict.fromkeys(self._handles, 0)
+        self._begin(list(self._handles))
 
     def _begin(self, peers: list[Peer]) -> None:
         self._todo = deque(peers)
@@ -102,7 +115,7 @@ class WayOut:
             key = self._todo.popleft()
             if key not in self._handles:
                 continue
-            hop = self._resolver.resolve(*key)
+            hop = self._resolve(key)
             if hop is None:
                 self._tries[key] = self._tries.get(key, 0) + 1
             else:

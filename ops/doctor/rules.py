@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dispatcher import ruleset
-from dispatcher.firewall import OWN_TABLE
-from dispatcher.ruleset import Ruleset
+from dispatcher.ruleset import OWN_TABLE, Ruleset
 from ops.doctor.filtering import allow
 from ops.ranges import format_address, parse_ranges
 from ops.settings import Settings

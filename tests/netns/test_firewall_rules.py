@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from ops.settings import Settings, Workers
+from tests.netns import rough
 from tests.netns.rough import StartKeeper
 from tests.netns.spaces import Space
+from tests.netns.test_odd_links import at, becomes
 
 pytestmark = pytest.mark.netns
 
@@ -67,4 +69,25 @@ def test_automatic_modes(
     keeper = start_keeper(space, Settings(workers=Workers(count=1))).ready()
     (line,) = [line for line in keeper.text.splitlines() if "gre mode" in line]
     assert f"mode={mode} " in line and f"send={send} " in line and said in line, line
+    assert keeper.stop() == 0
+
+
+def test_rules_that_come_later(pair: tuple[Space, Space], start_keeper: StartKeeper) -> None:
+    """Sending changes with the rules; of receiving it is said what a restart would change."""
+    server = pair[1]
+    keeper = start_keeper(server, rough.settings(), module="dispatcher.keeper")
+    keeper.heard("keeper: ready", 30)
+    with rough.client(pair[0]) as one:
+        site, address = at(server), one.address
+        becomes("packet", site, server, address)
+        server.sh(
+            CHAIN.format(hook="input") + f"; {RULE} ip saddr 10.0.0.0/8 ip protocol gre drop;"
+            "nft 'add chain inet t o { type filter hook output priority 0; }';"
+            "nft add rule inet t o ip protocol gre ip dscp set cs6"
+        )
+        becomes("raw", site, server, address)
+        keeper.heard("send=raw").heard("a firewall rule about GRE is passed by")
+        server.sh("nft delete table inet t")
+        becomes("packet", site, server, address)
+        keeper.heard("nothing is passed by any more")
     assert keeper.stop() == 0

@@ -1,8 +1,8 @@
 """Links that are not one plain Ethernet: GRE gets through on them, by raw sockets where packet
 sockets can't know the way, and by packet sockets again when the link is plain once more.
 
-VLAN sub-interfaces, GRE and PPP devices are not in every kernel: `tests/interop/odd_links.py`
-looks at them in the lab's guest.
+VLAN sub-interfaces, bonds, GRE and IPIP devices are not in every kernel: `odd_devices.py` looks at
+them, in the lab's guest (`interop/test_guest_links.py`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from dispatcher import descriptors
+from fastpath import tun
 from ops.settings import Gre, Listen
-from tests.fastpath.peer import ip_sum
+from tests.fastpath.peer import ip_sum, ipv4, number
 from tests.netns import rough, spaces
 from tests.netns.rough import LAN_HOST, LOCAL, SERVER, Client, Site, client, drops, ping
 from tests.netns.spaces import Keeper, Space, enhanced, received
@@ -308,3 +309,27 @@ def test_datagrams_of_one_size_reach_the_lan_in_few_writes(
         )
         assert packets >= 410
         assert writes < packets / 2
+
+
+def test_a_tun_takes_datagrams_of_one_size(space: Space) -> None:
+    """By UDP segmentation, or one by one on a kernel that refuses it: nothing is lost."""
+    space.sh("ip link set lo up")
+    with space.inside():
+        device = descriptors.tun(0)
+        space.sh("ip addr add 10.9.0.1/24 dev pptp0 && ip link set pptp0 up")
+        target = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    target.bind(("10.9.0.1", 2000))
+    source, here = number("10.9.0.2"), number("10.9.0.1")
+    data = [bytes([i]) * 500 for i in range(30)] + [b"last"]
+    packets = []
+    for part in data:
+        head = struct.pack(">HHHH", 1000, 2000, 8 + len(part), 0)
+        pseudo = struct.pack(">IIBBH", source, here, 0, 17, 8 + len(part))
+        udp = head[:6] + struct.pack(">H", ip_sum(pseudo + head + part) or 0xFFFF) + part
+        packets.append(ipv4(source, here, udp, df=True))
+    with target:
+        writes, written, _, failed = tun.coalesce(packets, device.fd)
+        assert (written, failed) == (31, 0)
+        assert writes == (1 if "uso4" in device.segmentation else 32)  # one was refused
+        assert received(target) == data
+    os.close(device.fd)
