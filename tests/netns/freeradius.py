@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from tests.netns.spaces import Space, wait_for
+from tests.netns.spaces import wait_for
 
 SECRET = "testing123-and-longer"
 BINARY = "freeradius"
@@ -189,11 +190,18 @@ def need() -> None:
     pytest.skip(reason)
 
 
+class Place(Protocol):
+    """Where it runs."""
+
+    def argv(self, *words: str) -> list[str]:
+        """A command line that runs `words` there."""
+
+
 class FreeRadius:
     """One server; `users` is its users file."""
 
     def __init__(
-        self, space: Space, folder: Path, users: str, *, port: int = 1812, eap: str = ""
+        self, space: Place, folder: Path, users: str, *, port: int = 1812, eap: str = ""
     ) -> None:
         need()
         self.space = space

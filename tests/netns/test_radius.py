@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -231,6 +232,29 @@ def test_eap_is_passed_on_unread(
     assert keeper.stop() == 0
 
 
+def flooded(pair: Pair, address: str, seconds: float) -> float:
+    """Bit/s of IP that reach the subscriber while far more is sent to it."""
+    with pair[0].inside():
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind((address, 7000))
+    receiver.setblocking(False)
+    with pair[1].inside():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    began = time.monotonic()
+    settled, got, last = began + 1.0, 0, began
+    while (now := time.monotonic()) < began + 1.0 + seconds:
+        sender.sendto(bytes(1000), (address, 7000))  # 8 Mbit/s at most
+        time.sleep(0.001)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size = len(receiver.recv(2000))
+                got += size + 28 if now > settled else 0
+        last = now
+    sender.close()
+    receiver.close()
+    return got * 8 / (last - settled)
+
+
 def test_a_change_and_an_end(
     pair: Pair, start_keeper: Start, serve: Callable[..., FreeRadius], tmp_path: Path
 ) -> None:
@@ -239,6 +263,7 @@ def test_a_change_and_an_end(
     with client(pair[0], "anna", "wonder"):
         up(keeper, 1)
         server.heard("Start", 1)
+        assert 1.8e6 < flooded(pair, "10.99.1.7", 2.0) < 2.1e6
         said = radclient(
             pair[1],
             "coa",
@@ -251,6 +276,7 @@ def test_a_change_and_an_end(
         policy = policy_of(pair[1], "anna")
         assert (policy["rate_up"], policy["rate_down"]) == (64_000, 512_000)
         assert policy["session_timeout_s"] == 77
+        assert 0.44e6 < flooded(pair, "10.99.1.7", 2.0) < 0.54e6
         server.heard("Interim-Update", 1)
         assert "Error-Cause = Session-Context-Not-Found" in radclient(
             pair[1], "coa", 'User-Name = "nobody"', "Session-Timeout = 5"
