@@ -3,8 +3,8 @@
 
 The bucket is kept as a time: `ready` is when all that was sent will have been paid for, and
 may lie at most `burst_ns` in the past. A packet may go when `ready` is not in the future.
-What may not go waits in one of FLOWS queues by a hash of its flow; they are served in turns
-by octets (deficit round robin), flows that have just begun first, and each has a CoDel of
+What may not go waits in the queue of its flow, one of SHAPER_FLOWS; two flows share one only
+when all have packets. They are served in turns by octets (deficit round robin), flows that have just begun first, and each has a CoDel of
 its own (RFC 8289; RFC 8290 for the two together). Packets lie in a pool that all sessions
 of a worker share: a session may hold no more of it than is still free, so that one can
 never take it all.
@@ -13,7 +13,7 @@ never take it all.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    SHAPER_FLOWS = 16
+    SHAPER_FLOWS = 32
     SHAPER_NOTHING = -1
     PACKET_SIZE = 1664         # of a pool's place: the largest MTU is 1600
     QUANTUM = 1600             # octets of a turn: at least a packet
@@ -52,6 +52,7 @@ cdef struct shaper:
     uint32_t most              # octets that may wait
     uint32_t packets
     uint32_t octets
+    uint32_t tags[SHAPER_FLOWS]        # whose each queue is
     flow_queue flows[SHAPER_FLOWS]
     uint8_t first[3]           # of the lists of flows, by flow_queue.list
     uint8_t last[3]

@@ -115,6 +115,28 @@ cdef uint8_t _shift(shaper *q, uint8_t which) noexcept nogil:
     return flow
 
 
+cdef uint8_t _queue_of(shaper *q, uint32_t flow) noexcept nogil:
+    """The flow's own queue; else an idle one, which becomes its own; else one by its hash."""
+    cdef uint32_t i, at
+    cdef uint8_t idle = NO_FLOW
+    cdef flow_queue *f
+    for i in range(SHAPER_FLOWS):
+        at = (flow + i) & (SHAPER_FLOWS - 1)
+        f = &q.flows[at]
+        if q.tags[at] == flow:
+            return <uint8_t>at
+        if f.packets == 0 and (idle == NO_FLOW or (f.list == 0 and q.flows[idle].list)):
+            idle = <uint8_t>at
+    if idle == NO_FLOW:
+        return <uint8_t>(flow & (SHAPER_FLOWS - 1))
+    f = &q.flows[idle]
+    q.tags[idle] = flow
+    f.dropping = False
+    f.count = f.last_count = 0
+    f.first_above = f.drop_next = 0
+    return idle
+
+
 # -- packets
 
 
@@ -143,8 +165,8 @@ cdef void _drop_fattest(shaper *q, packet_pool *pool) noexcept nogil:
 cdef uint32_t shaper_put(shaper *q, packet_pool *pool, uint32_t flow, const uint8_t *p, uint32_t n,
                          uint64_t now) noexcept nogil:
     """Let a packet wait; returns how many were dropped for it, itself perhaps."""
-    cdef uint8_t number = <uint8_t>(flow & (SHAPER_FLOWS - 1))
-    cdef flow_queue *f = &q.flows[number]
+    cdef uint8_t number
+    cdef flow_queue *f
     cdef int32_t place
     cdef uint32_t dropped = 0
     if n > PACKET_SIZE:
@@ -154,6 +176,8 @@ cdef uint32_t shaper_put(shaper *q, packet_pool *pool, uint32_t flow, const uint
         dropped += 1
     if pool.n_free == 0:
         return dropped + 1
+    number = _queue_of(q, flow)
+    f = &q.flows[number]
     place = pool.first_free
     pool.first_free = pool.next[place]
     pool.n_free -= 1

@@ -22,6 +22,7 @@ MODULES: Final[dict[str, str]] = {
     "import-config": "ops.cli.import_config",
     "show": "ops.cli.show",
     "terminate": "ops.cli.terminate",
+    "set-rate": "ops.cli.set_rate",
     "unban": "ops.cli.unban",
     "demo": "ops.cli.demo",
     "bench": "ops.cli.bench",

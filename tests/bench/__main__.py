@@ -25,6 +25,7 @@ BENCHES: Final = (
     "datapath",
     "numbered",
     "guest",
+    "shaping",
 )
 
 

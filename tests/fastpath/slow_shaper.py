@@ -9,15 +9,16 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-FLOWS, QUANTUM, MTU, PLACE = 16, 1600, 1500, 1664
+FLOWS, QUANTUM, MTU, PLACE = 32, 1600, 1500, 1664
 SECOND, MS = 1_000_000_000, 1_000_000
 
 
-@dataclass
+@dataclass(eq=False)
 class Flow:
     """One queue of packets with the time they came, and its CoDel (RFC 8289 section 5)."""
 
     packets: deque[tuple[bytes, int]] = field(default_factory=deque)
+    tag: int = 0
     deficit: int = 0
     dropping: bool = False
     count: int = 0
@@ -76,6 +77,22 @@ class SlowShaper:
         self.pay(n, now)
         return True
 
+    def queue_of(self, flow: int) -> Flow:
+        """Its own; an idle one, best one that no list has; or the one its hash says."""
+        order = [self.flows[(flow + i) % FLOWS] for i in range(FLOWS)]
+        listed = [*self.new, *self.old]
+        for queue in order:
+            if queue.tag == flow:
+                return queue
+        idle = [queue for queue in order if not queue.packets]
+        if not idle:
+            return order[0]
+        chosen = next((queue for queue in idle if queue not in listed), idle[0])
+        chosen.tag = flow
+        chosen.dropping = False
+        chosen.count = chosen.last_count = chosen.first_above = chosen.drop_next = 0
+        return chosen
+
     def put(self, flow: int, packet: bytes, now: int) -> int:
         if len(packet) > PLACE:
             return 1
@@ -85,7 +102,7 @@ class SlowShaper:
         ):
             max(self.flows, key=lambda f: f.octets).packets.popleft()
             dropped += 1
-        chosen = self.flows[flow % FLOWS]
+        chosen = self.queue_of(flow)
         chosen.packets.append((packet, now))
         if chosen not in self.new and chosen not in self.old:
             chosen.deficit = QUANTUM

@@ -34,7 +34,7 @@ def offer(shaper: Shaper, flow: int, packet: bytes, now: int) -> list[bytes]:
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["put", "put", "put", "next", "next", "passes", "set", "clear"]),
-        st.integers(0, 31),
+        st.sampled_from([*range(40), 64, 2**32 - 1]),
         st.integers(1, 1700),
         st.sampled_from([0, 0, 1, 40_000, MS, 7 * MS, 60 * MS, 300 * MS]),
     ),
@@ -109,6 +109,19 @@ def test_a_lone_packet_overtakes_the_queue_of_a_full_session() -> None:
     assert offer(shaper, 2, b"ping", now) == []
     now += 8 * MS
     assert sent(shaper, now)[0] == b"ping"
+
+
+@pytest.mark.parametrize("other", range(32))
+def test_two_flows_never_share_a_queue_while_there_are_others(other: int) -> None:
+    shaper = Shaper(10_000_000)
+    now = 5 * SECOND
+    for _ in range(30):
+        offer(shaper, 64 + other, b"D" * 1400, now)
+    sent(shaper, now + 4 * MS)
+    for last in (0, 32, 64, 96):  # the same place by their hashes
+        if last != 64:
+            assert offer(shaper, last + other, b"ping", now) == []
+    assert sent(shaper, now + 8 * MS)[:3] == [b"ping"] * 3
 
 
 def test_two_flows_share_by_octets() -> None:
