@@ -4,10 +4,10 @@
 The bucket is kept as a time: `ready` is when all that was sent will have been paid for, and
 may lie at most `burst_ns` in the past. A packet may go when `ready` is not in the future.
 What may not go waits in the queue of its flow, one of SHAPER_FLOWS; two flows share one only
-when all have packets. They are served in turns by octets (deficit round robin), flows that have just begun first, and each has a CoDel of
-its own (RFC 8289; RFC 8290 for the two together). Packets lie in a pool that all sessions
-of a worker share: a session may hold no more of it than is still free, so that one can
-never take it all.
+when all have packets. They are served in turns by octets (deficit round robin), flows that
+have just begun first, and each has a CoDel of its own (RFC 8289; RFC 8290 for
+the two together). Packets lie in a pool that all sessions of a worker share: a session may
+hold no more of it than is still free, so that one can never take it all.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
