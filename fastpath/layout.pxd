@@ -196,7 +196,9 @@ cdef struct worker_page:
     uint64_t data_beat_ns      # T
     uint64_t control_beat_ns   # C
     uint64_t poison_sid        # T: session in hand; 0: none
-    uint64_t reserved[8]
+    uint32_t kernel            # C: MPPE code in use, place in mppe.KERNELS + 1
+    uint32_t w_pad
+    uint64_t reserved[7]
     uint64_t data[DATA_COUNTERS_MAX]         # T
     uint64_t control[CONTROL_COUNTERS_MAX]   # C
     uint64_t buckets[HISTOGRAMS][BUCKETS]    # T

@@ -116,6 +116,7 @@ class Worker(NamedTuple):
     data_beat_ns: int
     control_beat_ns: int
     poison_sid: int
+    kernel: int
 
 
 class LayoutError(Exception):
@@ -311,7 +312,7 @@ cdef class Table:
         """A snapshot of a worker's page."""
         cdef worker_page *p = self._page(worker)
         return Worker(p.pid, p.starts, p.state, p.cpu, p.data_tid, p.control_tid,
-                      p.data_beat_ns, p.control_beat_ns, p.poison_sid)
+                      p.data_beat_ns, p.control_beat_ns, p.poison_sid, p.kernel)
 
     def data_counters(self, uint32_t worker):
         """The data thread's counters by name."""
@@ -561,6 +562,10 @@ cdef class Table:
         if slot >= CONTROL_COUNTERS_MAX:
             raise IndexError(slot)
         self._page(worker).control[slot] += n
+
+    def kernel_is(self, uint32_t worker, uint32_t number):
+        """Which MPPE code encrypts: place in mppe.KERNELS + 1."""
+        self._page(worker).kernel = number
 
     def control_beat(self, uint32_t worker, uint32_t tid=0):
         cdef worker_page *p = self._page(worker)

@@ -58,7 +58,8 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     started = boot.load()
     table = Table.attach(started.fds["table"])
-    mppe.choose(started.settings.mppe.kernel)
+    kernel = mppe.choose(started.settings.mppe.kernel)
+    table.kernel_is(started.index, list(mppe.KERNELS).index(kernel) + 1)
     engine = make_engine(started, table)
     if started.settings.filters or started.settings.shaping.exempt:
         from workers.shaping import block_of  # noqa: PLC0415 - only where it is needed

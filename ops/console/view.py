@@ -112,6 +112,12 @@ class View:
         beat = worker.control_beat_ns
         return worker.state == 1 and beat != 0 and age(now, beat) <= STALE_S
 
+    def _kernels(self) -> dict[str, str]:
+        """What encrypts: as the first worker chose, if it has."""
+        names = list(mppe.KERNELS)
+        chosen = self.table.worker(0).kernel
+        return mppe.kernels_of(names[chosen - 1] if chosen else self.settings.mppe.kernel)
+
     def versions(self) -> dict[str, Any]:
         """For `show version`."""
         return {
@@ -120,7 +126,7 @@ class View:
             "layout": layout.VERSION,
             "bus": messages.VERSION,
             "kernel": os.uname().release,
-            "mppe": mppe.kernels_of(self.settings.mppe.kernel),
+            "mppe": self._kernels(),
             "epoch": f"{self.table.epoch:08x}",
             "pids": self.table.pids,
         }

@@ -154,8 +154,12 @@ def test_kernels_by_name() -> None:
     assert mppe.kernels_of("sse4.1")["sha1"] == "portable"
     was = mppe.kernels()
     for name in can:
-        mppe.choose(name)
+        assert mppe.choose(name) == name
         assert mppe.kernels() == mppe.kernels_of(name)
+    chosen = mppe.choose("auto")
+    assert chosen in can
+    assert mppe.kernels() == mppe.kernels_of(chosen)
+    assert mppe.choose("no such kernel") == can[-1]
     mppe.use_kernels(**was)
 
 
