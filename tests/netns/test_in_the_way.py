@@ -65,10 +65,13 @@ def test_gre_blocked_at_the_client(
         ppp=Ppp(restart_interval_s=1.0, max_configure=4, negotiation_timeout_s=8.0),
     )
     keeper = start_keeper(pair[1], conf, module="dispatcher.keeper").heard("keeper: ready", 30)
+    (device,) = [d for d in pair[0].sh("ls /sys/class/net").split() if d.startswith("veth")]
+    # Coming in, at the device: the client's packet sockets pass by what is behind it.
+    family, hook = ("ip", "output") if way == "output" else ("netdev", f"ingress device {device}")
     pair[0].sh(
-        "nft add table ip t && "
-        f"nft 'add chain ip t c {{ type filter hook {way} priority 0; }}' && "
-        "nft add rule ip t c ip protocol gre drop"
+        f"nft add table {family} t && "
+        f"nft 'add chain {family} t c {{ type filter hook {hook} priority 0; }}' && "
+        f"nft add rule {family} t c ip protocol gre drop"
     )
     with client(pair[0]) as one:
         told = line(keeper, "call ended before it was up")
