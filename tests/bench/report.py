@@ -44,7 +44,8 @@ def goals(found: Iterable[Found]) -> list[str]:
                 verdict += " (run not valid)"
             wanted = f"{sense.replace('_', ' ')} {limit:g}"
             lines.append(
-                f"| {each['bench']} | {row} | {number(each['ratios'][row])} | {wanted} | {verdict} |"
+                f"| {each['bench']} | {row} | {number(each['ratios'][row])} | {wanted}"
+                f" | {verdict} |"
             )
     return lines
 
