@@ -519,3 +519,20 @@ def test_phases_are_enforced(world: World) -> None:
 
 def test_hello_is_a_message(world: World) -> None:
     assert isinstance(world.control.hello(1), Hello)
+
+
+def test_accounting_begins_once_up_and_ends_once_gone(world: World) -> None:
+    handle = world.up()
+    assert world.accounting == [("start", handle, "")]
+    world.restart()  # its successor begins nothing anew
+    world.run()
+    world.clients[handle].link.close("user_request", "bye", world.now)
+    world.run()
+    world.wait(10.0)
+    assert world.accounting == [("start", handle, ""), ("stop", handle, "user_request")]
+
+
+def test_a_call_that_never_came_up_is_not_billed(world: World) -> None:
+    world.start(0, "billy", "wrong")
+    world.wait(10.0)
+    assert world.accounting == []

@@ -210,7 +210,7 @@ class Exchange:
         except RemoteError as e:
             self.note(at, e)
             return
-        self._lives(at)
+        self._lives(at, now)
         del self._requests[asked.token]
         self._release(asked, now, answered=True)
         line.figures.took(now - asked.started)
@@ -220,8 +220,12 @@ class Exchange:
 
     def refused(self, at: int, now: float, reason: str) -> None:
         """The kernel says that nobody is there (ICMP port or host unreachable)."""
-        if self.lines[at].waiting:
-            self._dies(at, now, reason)
+        if not self.lines[at].waiting:
+            return
+        self._dies(at, now, reason)
+        for asked in self._requests.values():
+            if asked.line == at:
+                asked.left = min(asked.left, 1)  # it may be starting anew; not for long
 
     def handle_timer(self, now: float) -> None:
         """Requests whose time has come are sent again, or to the next server."""
@@ -233,7 +237,9 @@ class Exchange:
             asked = self._requests[token]
             line = self.lines[asked.line]
             line.lost += 1
-            if line.alive and line.lost >= DEAD_AFTER:
+            # In a storm some are lost while hundreds are answered: silence is what counts.
+            silent = now - line.heard_at >= line.address.timeout_s * (1.0 - JITTER)
+            if line.alive and line.lost >= DEAD_AFTER and silent:
                 self._dies(asked.line, now, f"no answer to {line.lost} requests in a row")
                 if asked.at != at or token not in self._requests:
                     continue  # it has moved on with all the others
@@ -369,9 +375,10 @@ class Exchange:
 
     # -- life and death of lines
 
-    def _lives(self, at: int) -> None:
+    def _lives(self, at: int, now: float) -> None:
         line = self.lines[at]
         line.lost = 0
+        line.heard_at = now
         if line.dead_since is not None:
             line.dead_since = None
             self._out.append(Changed(at, True, "it answers again"))
@@ -384,9 +391,16 @@ class Exchange:
             self._out.append(Changed(at, False, reason))
             line.probe_at = now + line.address.probe_interval_s
             heapq.heappush(self._timers, (line.probe_at, -at - 1))
-        moving = [r for r in self._requests.values() if r.line == at]
+        # Those with somewhere to go go at once; the others are sent again here.
+        moving = [r for r in self._requests.values() if r.line == at and self._other(r)]
         for asked in moving:
             self._next_line(asked, now, reason)
+
+    def _other(self, asked: _Request) -> bool:
+        return asked.pinned < 0 and any(
+            line.alive and line.address.kind == asked.kind and at not in asked.tried
+            for at, line in enumerate(self.lines)
+        )
 
     def _probe(self, at: int, now: float) -> None:
         line = self.lines[at]

@@ -93,6 +93,7 @@ class Line:
     figures: Figures = field(default_factory=Figures)
     dead_since: float | None = None
     lost: int = 0  # tries in a row
+    heard_at: float = 0.0  # last answer of any kind
     probe_at: float = 0.0
     tried_at: float = 0.0  # last time a request was let through although it is dead
     signs: bool = False  # it has sent a good Message-Authenticator once

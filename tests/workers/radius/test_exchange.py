@@ -185,6 +185,30 @@ def test_a_refused_port_is_a_death_at_once() -> None:
     assert isinstance(outcome(world, token), Answered)
 
 
+def test_a_lone_server_that_starts_anew_loses_no_login() -> None:
+    world = World(ONE)
+    world.up[0] = False
+    tokens = [world.ask() for _ in range(300)]
+    world.exchange.refused(0, world.now, "Connection refused")
+    world.turn()
+    assert not world.answers and not world.exchange.lines[0].alive
+    world.up[0] = True
+    world.run(1.2)
+    assert all(isinstance(outcome(world, token), Answered) for token in tokens)
+
+
+def test_losses_among_many_answers_are_no_death() -> None:
+    world = World(ONE)
+    world.up[0] = False
+    lost = [world.ask() for _ in range(10)]
+    world.up[0] = True
+    for _ in range(12):
+        world.ask()
+        world.run(0.1)
+    assert not world.changes
+    assert all(isinstance(outcome(world, token), Answered) for token in lost)
+
+
 def test_all_dead_is_told_soon() -> None:
     world = World(ONE)
     world.up[0] = False
