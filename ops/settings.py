@@ -199,6 +199,7 @@ class Radius:
 
     timeout_s: float = 1.0  # before the first repetition; doubles
     tries: int = 3  # of one server, then the next
+    in_flight: int = 128  # requests at one server without an answer; more are held back
     probe_interval_s: float = 5.0  # of a dead server
     dead_time_s: float = 60.0  # then a live request may try it, too
     nas_identifier: str = ""  # "": server.name

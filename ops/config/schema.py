@@ -424,6 +424,11 @@ class Radius(Section):
     tries: Annotated[Whole, Field(ge=1, le=10)] = Field(
         3, description="How often one server is asked before the next."
     )
+    in_flight: Annotated[Whole, Field(ge=1, le=8192)] = Field(
+        128,
+        description="Requests that one server may be working on; more wait here, since a server's"
+        " socket that is full drops them.",
+    )
     probe_interval_s: Annotated[Number, Field(ge=0.1, le=3600)] = Field(
         5.0, description="Seconds between probes of a server that does not answer."
     )

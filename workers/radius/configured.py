@@ -34,6 +34,7 @@ def addresses(settings: Settings) -> list[Address]:
                         probe_interval_s=radius.probe_interval_s,
                         dead_time_s=radius.dead_time_s,
                         signed=server.message_authenticator,
+                        flight=radius.in_flight,
                     )
                 )
     return found

@@ -29,6 +29,7 @@ from workers.radius.packets import (
 )
 
 MAX_TIMEOUT_S: Final = 16.0  # MRT
+HELD_S: Final = 20.0  # till a request that is held back is given up
 JITTER: Final = 0.1  # RAND
 ANSWERS: Final[dict[int, frozenset[int]]] = {
     Code.ACCESS_REQUEST: frozenset({Code.ACCESS_ACCEPT, Code.ACCESS_REJECT, Code.ACCESS_CHALLENGE}),
@@ -212,11 +213,12 @@ class Exchange:
             return
         self._lives(at, now)
         del self._requests[asked.token]
+        authenticator = asked.octets[4:20]
         self._release(asked, now, answered=True)
         line.figures.took(now - asked.started)
         if not asked.probe:
             line.figures.result(RESULTS.get(packet.code, "other"))
-            self._out.append(Answered(asked.token, packet, at, asked.octets[4:20]))
+            self._out.append(Answered(asked.token, packet, at, authenticator))
 
     def refused(self, at: int, now: float, reason: str) -> None:
         """The kernel says that nobody is there (ICMP port or host unreachable)."""
@@ -236,6 +238,9 @@ class Exchange:
                 continue
             asked = self._requests[token]
             line = self.lines[asked.line]
+            if not asked.octets:
+                self._next_line(asked, now, "held back for too long")
+                continue
             line.lost += 1
             # In a storm some are lost while hundreds are answered: silence is what counts.
             silent = now - line.heard_at >= line.address.timeout_s * (1.0 - JITTER)
@@ -259,6 +264,12 @@ class Exchange:
                 self._out.append(Unanswered(asked.token, reason))
                 return
             asked.tried.add(at)
+            if self.lines[at].full:
+                # More than it can hold in its socket would be lost, and all come again.
+                asked.line, asked.at = at, now + HELD_S
+                self.lines[at].held.append(asked.token)
+                heapq.heappush(self._timers, (asked.at, asked.token))
+                return
             if self._begin(asked, at, now):
                 return
             reason = "too many requests wait for an answer"
@@ -343,9 +354,23 @@ class Exchange:
         self._advance(asked, now, f"RADIUS server {name}: {why} after {now - asked.started:.1f} s")
 
     def _release(self, asked: _Request, now: float, *, answered: bool) -> None:
-        line = self.lines[asked.line]
+        at, asked.line = asked.line, -1
+        if not asked.octets:
+            return  # it was held back: `_unhold` will pass it over
+        asked.octets = b""
+        line = self.lines[at]
         line.give_back(asked.channel, asked.number, now, answered=answered)
-        asked.line = -1
+        self._unhold(at, now)
+
+    def _unhold(self, at: int, now: float) -> None:
+        """The next of those that were held back, as there is room for one."""
+        line = self.lines[at]
+        while line.held and not line.full:
+            asked = self._requests.get(line.held.popleft())
+            if asked is None or asked.line != at or asked.octets:
+                continue
+            if not self._begin(asked, at, now):
+                self._advance(asked, now, "too many requests wait for an answer")
 
     # -- answers
 

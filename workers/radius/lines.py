@@ -36,6 +36,7 @@ class Address:
     probe_interval_s: float = 5.0
     dead_time_s: float = 60.0  # then a request may try it, answer to a probe or not
     signed: Literal["require", "auto", "off"] = "auto"
+    flight: int = 0  # requests that may wait for an answer at once; 0: any number
 
 
 @dataclass(slots=True)
@@ -98,6 +99,12 @@ class Line:
     tried_at: float = 0.0  # last time a request was let through although it is dead
     signs: bool = False  # it has sent a good Message-Authenticator once
     waiting: int = 0
+    held: deque[int] = field(default_factory=deque)  # tokens beyond `flight`, in order
+
+    @property
+    def full(self) -> bool:
+        """As many wait as may."""
+        return 0 < self.address.flight <= self.waiting
 
     @property
     def alive(self) -> bool:

@@ -732,7 +732,7 @@ def _row(line: Line, now: float) -> dict[str, Any]:
         "priority": line.address.priority,
         "up": line.alive,
         "dead_s": 0 if line.dead_since is None else int(now - line.dead_since),
-        "waiting": line.waiting,
+        "waiting": line.waiting + len(line.held),
         "sent": figures.sent,
         "retransmits": figures.retransmits,
         "results": figures.results,

@@ -251,6 +251,40 @@ def test_more_than_256_in_flight() -> None:
     assert MAX_CHANNELS > 4
 
 
+def test_more_than_may_fly_are_held_back() -> None:
+    world = World(replace(ONE, flight=10))
+    world.up[0] = False
+    tokens = [world.ask() for _ in range(50)]
+    line = world.exchange.lines[0]
+    assert line.waiting == 10 and len(line.held) == 40 and world.exchange.waiting("auth") == 50
+    world.exchange.forget(tokens[20], world.now)
+    world.up[0] = True
+    world.run(1.2)
+    assert line.waiting == 0 and not line.held
+    answered = [token for token in tokens if token in world.answers]
+    assert len(answered) == 49
+    assert all(isinstance(outcome(world, token), Answered) for token in answered)
+
+
+def test_what_is_held_back_moves_with_its_line() -> None:
+    world = World(replace(ONE, flight=10), replace(TWO, priority=1, flight=10))
+    world.up[0] = False
+    tokens = [world.ask() for _ in range(50)]
+    world.run(3)
+    assert all(isinstance(outcome(world, token), Answered) for token in tokens)
+    assert not world.exchange.lines[0].held or not world.exchange.waiting("auth")
+
+
+def test_what_is_held_back_for_too_long_is_told() -> None:
+    world = World(replace(ONE, flight=1, tries=10, timeout_s=10.0))
+    world.up[0] = False
+    world.ask()
+    token = world.ask()
+    world.run(21)
+    found = outcome(world, token)
+    assert isinstance(found, Unanswered) and "held back" in found.reason
+
+
 def test_a_late_answer_meets_no_new_request() -> None:
     world = World(replace(ONE, tries=1))
     world.up[0] = False
