@@ -19,14 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from fastpath.layout import Table
-from ops import boot, status_page
+from ops import status_page
 from ops.settings import (
     Accounts,
     Limits,
@@ -40,6 +37,7 @@ from ops.settings import (
     Settings,
     Workers,
 )
+from tests.netns.accounts import accounts_process
 from tests.netns.freeradius import SECRET, FreeRadius
 from tests.netns.spaces import ROOT, Keeper, Space, join
 from workers.ppp.chap import respond_v2
@@ -83,58 +81,6 @@ def settings(state: Path) -> Settings:
         metrics=Metrics(listen=""),
         radius=Radius(servers=(server,)),
     )
-
-
-@contextmanager
-def accounts_process(space: Space, conf: Settings) -> Iterator[tuple[int, socket.socket, int]]:
-    """The process with one worker's end of its pairs; its number, the end, its figures."""
-    table_fd = os.memfd_create("table")
-    table = Table.create(table_fd, 8, 1, 0x65000001)
-    generation, _sid = table.allot(
-        0,
-        worker=0,
-        call_id=1,
-        peer_call_id=1,
-        local_address=0xC0000202,
-        peer_address=0xC0000201,
-        peer_port=1,
-        peer_window=64,
-        peer_speed=0,
-        connection=1,
-    )
-    assert generation == 1
-    status = os.memfd_create("status")
-    os.ftruncate(status, status_page.SIZE)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    keeper, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    fds: dict[str, Any] = {
-        "keeper": child.fileno(),
-        "table": table_fd,
-        "status": status,
-        "workers": [theirs.fileno()],
-    }
-    content = {
-        "role": "accounts",
-        "index": 0,
-        "run_dir": conf.server.state_dir,
-        "settings": asdict(conf),
-        "fds": fds,
-        "extra": {"state_dir": conf.server.state_dir},
-    }
-    memfd = boot.make_memfd("boot", json.dumps(content).encode())
-    words = [sys.executable, "-P", "-m", "workers.radius.process", "--boot-fd", str(memfd)]
-    process = subprocess.Popen(
-        space.argv(*words),
-        pass_fds=[memfd, child.fileno(), table_fd, status, theirs.fileno()],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    try:
-        assert json.loads(keeper.recv(4096)) == {"type": "ready"}
-        yield process.pid, ours, status
-    finally:
-        process.kill()
-        process.wait()
 
 
 def exchange(space: Space, server: FreeRadius, conf: Settings, args: Any) -> dict[str, Any]:
