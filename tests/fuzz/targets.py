@@ -25,6 +25,7 @@ TARGETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "bus": ("tests.fuzz.bus", ("ops.messages", "workers.session", "dispatcher.routes")),
     "config": ("tests.fuzz.config", ("ops.config", "ops.ranges")),
     "rules": ("tests.fuzz.rules", ("dispatcher.ruleset", "dispatcher.firewall")),
+    "radius": ("tests.fuzz.radius", ("workers.radius",)),
     "secrets": ("tests.fuzz.secrets", ("workers.secrets_file",)),
 }
 NEEDS_ROOT: Final = frozenset({"engine"})  # raw sockets

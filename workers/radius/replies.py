@@ -28,6 +28,7 @@ from workers.radius.attributes import (
     read_integer,
     read_prefix6,
     read_text,
+    text,
 )
 from workers.radius.packets import Packet, RemoteError
 
@@ -182,9 +183,9 @@ def _message(reading: _Reading, value: bytes) -> None:
 
 
 def _rate_limit(reading: _Reading, value: bytes) -> None:
-    text = read_text(value)
-    if text.strip():
-        reading.rates(rates.mikrotik(text))
+    said = read_text(value)
+    if said.strip():
+        reading.rates(rates.mikrotik(said))
     else:
         reading.said |= {"rate_up": 0, "rate_down": 0, "burst_up": 0, "burst_down": 0}
 
@@ -227,7 +228,7 @@ def _cisco_ip(reading: _Reading, name: str, said: str) -> None:
             words = said.split()
             if len(words) > 1 and words[1].count(".") == 3 and "/" not in words[0]:
                 words[:2] = [f"{words[0]}/{words[1]}"]  # a mask in place of a length
-            reading.add("routes", _route(" ".join(words).encode()))
+            reading.add("routes", _route(text(" ".join(words))))
 
 
 def _ours(reading: _Reading, name: str, said: str) -> None:
@@ -414,10 +415,10 @@ def rejected(packet: Packet, asked: Asked, faults: list[RemoteError]) -> Verdict
     if error is None:
         reason = "RADIUS: Access-Reject" + (f" ({message})" if message else "")
         return Verdict(False, asked.name, reason, message)
-    text = read_text(error[1:] if error[:2] != b"E=" else error)
-    found = CHAP_ERROR.match(text)
+    said = read_text(error[1:] if error[:2] != b"E=" else error)
+    found = CHAP_ERROR.match(said)
     if found is None:
-        faults.append(RemoteError("bad_attribute", f"MS-CHAP-Error {text[:80]!r}"))
+        faults.append(RemoteError("bad_attribute", f"MS-CHAP-Error {said[:80]!r}"))
         return Verdict(False, asked.name, "RADIUS: Access-Reject", message)
     try:
         challenge = bytes.fromhex(found[3] or "")
@@ -426,7 +427,7 @@ def rejected(packet: Packet, asked: Asked, faults: list[RemoteError]) -> Verdict
     return Verdict(
         False,
         asked.name,
-        f"RADIUS: Access-Reject ({text[:120]})",
+        f"RADIUS: Access-Reject ({said[:120]})",
         message or found[4] or "",
         error=int(found[1]) % 100_000,
         retry=found[2] != "0",
