@@ -21,6 +21,7 @@ TARGETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "packets": ("tests.fuzz.packets", ("workers",)),
     "gre": ("tests.fuzz.gre", ()),
     "tun": ("tests.fuzz.tun", ()),
+    "limits": ("tests.fuzz.limits", ()),
     "engine": ("tests.fuzz.engine", ()),
     "bus": ("tests.fuzz.bus", ("ops.messages", "workers.session", "dispatcher.routes")),
     "config": ("tests.fuzz.config", ("ops.config", "ops.ranges")),
