@@ -169,7 +169,7 @@ cdef uint32_t shaper_put(shaper *q, packet_pool *pool, uint32_t flow, const uint
     cdef flow_queue *f
     cdef int32_t place
     cdef uint32_t dropped = 0
-    if n > PACKET_SIZE:
+    if n == 0 or n > PACKET_SIZE:
         return 1
     while q.packets and (q.octets + n > q.most or q.packets >= pool.n_free):
         _drop_fattest(q, pool)

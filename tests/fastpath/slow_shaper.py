@@ -94,7 +94,7 @@ class SlowShaper:
         return chosen
 
     def put(self, flow: int, packet: bytes, now: int) -> int:
-        if len(packet) > PLACE:
+        if not 0 < len(packet) <= PLACE:
             return 1
         dropped = 0
         while self.packets and (

@@ -35,7 +35,7 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(["put", "put", "put", "next", "next", "passes", "set", "clear"]),
         st.sampled_from([*range(40), 64, 2**32 - 1]),
-        st.integers(1, 1700),
+        st.integers(0, 1700),
         st.sampled_from([0, 0, 1, 40_000, MS, 7 * MS, 60 * MS, 300 * MS]),
     ),
     max_size=200,
