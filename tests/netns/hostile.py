@@ -416,6 +416,6 @@ class Field:
                     "pptp_traffic_packets_total",
                     "pptp_drops_total",
                 )
-            ) + m.total("pptp_packets_queued", worker=worker)
+            ) + m.total("pptp_packets_queued", worker=worker, direction="receive")
             # A batch may be under way while the page is made.
             assert abs(read - ends) <= 64, (worker, read, ends, read - ends)

@@ -60,7 +60,8 @@ def identity(page: Samples) -> tuple[float, float]:
     ends = page.total("pptp_gre_ack_only_packets_total", direction="receive")
     ends += page.total("pptp_gre_control_packets_total", direction="receive")
     ends += page.total("pptp_traffic_packets_total", direction="receive")
-    ends += page.total("pptp_drops_total", direction="receive") + page.total("pptp_packets_queued")
+    ends += page.total("pptp_drops_total", direction="receive")
+    ends += page.total("pptp_packets_queued", direction="receive")
     return page.total("pptp_gre_packets_total", direction="receive"), ends
 
 
