@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from ops.config.show import to_toml
 from ops.settings import (
     Accounts,
     Limits,
@@ -518,3 +519,35 @@ def test_local_accounts_when_no_server_answers(
     assert "no answer to the login: RADIUS server 127.0.0.1" in keeper.text
     assert keeper.stop() == 0
     assert routes(pair[1]) == set() and fleet is not None
+
+
+def test_a_reload_brings_radius_and_takes_it_away(
+    pair: Pair, start_keeper: Start, serve: Callable[..., FreeRadius], tmp_path: Path
+) -> None:
+    server = serve()
+    settings = replace(conf(tmp_path / "state"), radius=Radius())
+    before = replace(settings, accounts=Accounts(users=(("carl", "local"),)))
+    config = tmp_path / "pptpcon.toml"
+    config.write_text(to_toml(before, secrets=True))
+    keeper = start_keeper(
+        pair[1], before, module="dispatcher.keeper", config_path=str(config)
+    ).ready()
+    assert accounts_pid(keeper) == 0
+    with client(pair[0], "carl", "local"):
+        up(keeper, 1)
+        config.write_text(to_toml(conf(tmp_path / "state"), secrets=True))
+        keeper.process.send_signal(signal.SIGHUP)
+        keeper.heard("configuration loaded")
+        wait_for(lambda: accounts_pid(keeper))
+        # Who was there before is accounted for from now on.
+        assert server.heard("Start", 1)[0]["User-Name"] == "carl"
+        with client(pair[0], "user1", "secret"):
+            up(keeper, 2)
+    assert {r["User-Name"] for r in server.heard("Stop", 2)} == {"carl", "user1"}
+    server.kill()
+    config.write_text(to_toml(before, secrets=True))
+    keeper.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: keeper.text.count("configuration loaded") == 2)
+    with client(pair[0], "carl", "local"):
+        up(keeper, 3)
+    assert keeper.stop() == 0

@@ -83,6 +83,9 @@ class A(IntEnum):
     DNS_SERVER_IPV6_ADDRESS = 169
     DELEGATED_IPV6_PREFIX_POOL = 171
     STATEFUL_IPV6_ADDRESS_POOL = 172
+    # Of no RFC: pppd's own, and in use since.
+    SESSION_OCTETS_LIMIT = 227
+    OCTETS_DIRECTION = 228
 
 
 class Vendor(IntEnum):

@@ -42,6 +42,14 @@ MPPE_BITS: Final = ((0x4, 128), (0x8, 56), (0x2, 40))  # RFC 2548 section 2.4.5
 PLACE_MAX: Final = 64  # repeated attributes taken, of one kind
 AVPAIR: Final = re.compile(r"\s*([A-Za-z0-9-]+):([A-Za-z0-9#-]+)[=*](.*)", re.DOTALL)
 OURS: Final = "pptpcon"  # Cisco-AVPair = "pptpcon:rate-down=10M": needs no dictionary
+# Octets-Direction as pppd has it: the sum, in, out, and the larger of both.
+OCTETS_OF: Final[dict[int, tuple[str, ...]]] = {
+    0: ("volume",),
+    1: ("volume_up",),
+    2: ("volume_down",),
+    3: ("volume_up", "volume_down"),
+    4: ("volume_up", "volume_down"),
+}
 CHAP_ERROR: Final = re.compile(
     r"E=(\d+)(?: R=([01]))?(?: C=([0-9A-Fa-f]*))?(?: V=\d+)?(?: M=(.*))?", re.DOTALL
 )
@@ -56,8 +64,9 @@ class _Reading:
     mppe_types: int = 0
     low: dict[str, int] = field(default_factory=dict)  # octets of limits, and their gigawords
     high: dict[str, int] = field(default_factory=dict)
+    octets: int = 0  # Session-Octets-Limit, and what it counts
+    direction: int = 0
     refusal: str = ""
-    drop: bool = False
 
     def add(self, name: str, *values: Any) -> None:
         """To one of the fields that hold several."""
@@ -78,6 +87,8 @@ class _Reading:
         """64 bit of two attributes of 32."""
         for name in {**self.low, **self.high}:
             self.said[name] = self.low.get(name, 0) + self.high.get(name, 0) * GIGAWORD
+        for name in OCTETS_OF.get(self.direction, ()) if self.octets else ():
+            self.said[name] = self.octets
 
 
 Reader = Callable[[_Reading, bytes], None]
@@ -254,8 +265,12 @@ def _ipv4(word: str) -> int:
         raise RemoteError("bad_attribute", f"{word[:40]!r} is no IPv4 address") from None
 
 
-def _drop(reading: _Reading, value: bytes) -> None:
-    reading.drop = any(value)
+def _octets(reading: _Reading, value: bytes) -> None:
+    reading.octets = read_integer(value)
+
+
+def _direction(reading: _Reading, value: bytes) -> None:
+    reading.direction = read_integer(value)
 
 
 def _raw(value: bytes) -> bytes:
@@ -284,6 +299,8 @@ READERS: Final[dict[Key, Reader]] = {
     A.FRAMED_IPV6_POOL: _said("pool6", read_text),
     A.DELEGATED_IPV6_PREFIX: _said("delegated6", read_prefix6),
     A.DNS_SERVER_IPV6_ADDRESS: _added("dns6", read_address6),
+    A.SESSION_OCTETS_LIMIT: _octets,
+    A.OCTETS_DIRECTION: _direction,
     A.DELEGATED_IPV6_PREFIX_POOL: _said("delegated_pool6", read_text),
     (Vendor.MICROSOFT, Ms.MPPE_ENCRYPTION_POLICY): _mppe_policy,
     (Vendor.MICROSOFT, Ms.MPPE_ENCRYPTION_TYPES): _mppe_types,
@@ -303,7 +320,6 @@ READERS: Final[dict[Key, Reader]] = {
     (Vendor.MIKROTIK, Mt.XMIT_LIMIT_GIGAWORDS): _high("volume_down"),
     (Vendor.MIKROTIK, Mt.TOTAL_LIMIT_GIGAWORDS): _high("volume"),
     MPD_LIMIT: _mpd_limit,
-    MPD_DROP_USER: _drop,
 }
 
 

@@ -110,6 +110,19 @@ def test_addresses_that_mean_anyone() -> None:
         assert accept((A.FRAMED_IP_ADDRESS, integer(number))).verdict.address == 0
 
 
+def test_pppds_octets() -> None:
+    for direction, want in ((None, (0, 0, 9)), (1, (9, 0, 0)), (2, (0, 9, 0)), (3, (9, 9, 0))):
+        more = () if direction is None else ((A.OCTETS_DIRECTION, integer(direction)),)
+        policy = accept((A.SESSION_OCTETS_LIMIT, integer(9)), *more).policy
+        assert (policy.volume_up, policy.volume_down, policy.volume) == want
+
+
+def test_what_an_accounting_answer_may_ask() -> None:
+    drop = vendor(Vendor.MPD, 154, integer(1))
+    assert replies.drops_user(Packet(5, 1, RANDOM, (drop,)))
+    assert not replies.drops_user(Packet(5, 1, RANDOM, (vendor(Vendor.MPD, 154, integer(0)),)))
+
+
 def test_cisco_pairs() -> None:
     pairs = (b"ip:addr-pool=vip", b"ip:dns-servers=1.1.1.1 8.8.8.8", b"ip:inacl#1=web", b"junk")
     route = vendor(Vendor.CISCO, 1, b"ip:route=10.1.0.0 255.255.0.0")
