@@ -125,7 +125,10 @@ class Book:
     ) -> bool:
         """A session is over; said again it changes nothing, and gives False."""
         session = self.sessions.pop(sid, None)
-        if session is None or not self.journal.closed(sid) or not recording:
+        if session is None:
+            return False
+        self.journal.closed(sid)
+        if not recording:
             return False
         facts = session.facts
         number = CAUSES.get(cause, NAS_REQUEST)

@@ -10,6 +10,7 @@ moment before a power cut may be lost, the file never is.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS instance (one INTEGER PRIMARY KEY CHECK (one = 1), ep
 """
 VERSION: Final = 1
 BUSY_MS: Final = 2000
+MEMORY: Final = ":memory:"
 
 
 class JournalError(Exception):
@@ -65,32 +67,57 @@ class Journal:
     def __init__(self, path: str) -> None:
         """`path` may be ":memory:": then only our own death loses something."""
         self.path = path
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
-                raise JournalError(f"{path}: version {version}, this program has {VERSION}")
-            self._db.executescript(SCHEMA)
-            self._db.execute(f"PRAGMA user_version={VERSION}")
-        except sqlite3.Error as e:
-            raise JournalError(f"{path}: {e}") from None
+        self.failure = ""  # why the file was given up; the owner tells, and clears it
+        self._db = self._open(path)
         self._changing = False
 
+    @staticmethod
+    def _open(path: str) -> sqlite3.Connection:
+        try:
+            db = sqlite3.connect(path, isolation_level=None)
+            db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, VERSION):
+                raise JournalError(f"{path}: version {version}, this program has {VERSION}")
+            db.executescript(SCHEMA)
+            db.execute(f"PRAGMA user_version={VERSION}")
+        except sqlite3.Error as e:
+            raise JournalError(f"{path}: {e}") from None
+        return db
+
     def _do(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._execute(statement, values)
+        except sqlite3.Error as e:
+            self._give_up(e)
+            return self._execute(statement, values)
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         if not self._changing:
-            self._changing = True
             self._db.execute("BEGIN IMMEDIATE")
+            self._changing = True
         return self._db.execute(statement, values)
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        """A full or broken disk: go on in memory, where all that is not delivered is, too."""
+        self.failure = f"{self.path}: {error}"
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        self.path = MEMORY
+        self._db = self._open(MEMORY)
+        self._changing = False
 
     def commit(self) -> bool:
         """Make all changes last; whether there were any."""
         if not self._changing:
             return False
         self._changing = False
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.Error as e:
+            self._give_up(e)
         return True
 
     def close(self) -> None:
@@ -138,9 +165,9 @@ class Journal:
                 ),
             )
 
-    def closed(self, sid: str) -> bool:
-        """Its Stop is written; False if it was closed before: there is no second one."""
-        return self._do("DELETE FROM open WHERE sid = ?", (sid,)).rowcount > 0
+    def closed(self, sid: str) -> None:
+        """Its Stop is written."""
+        self._do("DELETE FROM open WHERE sid = ?", (sid,))
 
     def left(self) -> Iterator[Left]:
         """All open sessions."""

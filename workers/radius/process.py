@@ -6,13 +6,25 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
+from typing import Any, Final
 
 from fastpath.layout import LayoutError, Table
 from ops import boot, log, privileges
 from ops.log import LEVELS, Log
 from workers.radius.service import Service
 
-NICE = 10
+NICE: Final = 10
+
+
+def _fault(out: Log, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A bug of ours costs the event it was met in, and one line."""
+    error = context.get("exception")
+    at, where = getattr(error, "__traceback__", None), ""
+    while at is not None:
+        where = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}"
+        at = at.tb_next
+    out.error("internal error", reason=f"{context['message']}: {error!r}"[:300], at=where)
 
 
 def main() -> int:
@@ -29,6 +41,7 @@ def main() -> int:
         return log.fatal(f"accounts: {e}; was pptpcon upgraded under a running instance?", 69)
     privileges.drop(started.settings.server.user)
     loop = asyncio.new_event_loop()
+    loop.set_exception_handler(partial(_fault, out))
     service = Service(started, table, loop, out)
     try:
         loop.run_forever()

@@ -31,7 +31,7 @@ from workers.radius.attributes import A
 from workers.radius.book import LOOK_S, Book
 from workers.radius.dynamic import Cause, Dynamic, Order, fits
 from workers.radius.exchange import Answered, Changed, Exchange, Faulty, Send, Unanswered
-from workers.radius.journal import Journal, JournalError, Record
+from workers.radius.journal import MEMORY, Journal, JournalError, Record
 from workers.radius.lines import Line
 from workers.radius.orders import OrderError, Orders
 from workers.radius.packets import Code, RemoteError
@@ -163,7 +163,7 @@ class Service:
             reason=why,
             hint="records not delivered are lost if this process ends; see server.state_dir",
         )
-        return Journal(":memory:")
+        return Journal(MEMORY)
 
     def _listen(self) -> None:
         wanted = self._settings.radius.listen
@@ -233,10 +233,15 @@ class Service:
         self._arm(now)
 
     def _commit(self) -> None:
-        try:
-            self._book.journal.commit()
-        except Exception as e:  # a full disk must not stop logins
-            self._limited("journal", "-", "accounting journal not written", str(e))
+        journal = self._book.journal
+        journal.commit()
+        if journal.failure:
+            self._log.error(
+                "accounting journal given up: records are kept in memory",
+                reason=journal.failure,
+                hint="make room or mend the disk, then restart",
+            )
+            journal.failure = ""
 
     def _arm(self, now: float) -> None:
         deadlines = [self._exchange.deadline(), self._book.wake_at(now)]

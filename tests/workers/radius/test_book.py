@@ -180,3 +180,22 @@ def test_facts_are_kept_whole() -> None:
     assert Facts.unpack(odd.pack()) == odd
     with pytest.raises(ValueError, match="no facts"):
         Facts.unpack(b"\x01")
+
+
+def test_a_full_disk_loses_no_record_of_this_process(tmp_path: Path) -> None:
+    made = begun(tmp_path)
+    made.start(FACTS, 1.0, 1001.0)
+    made.journal.commit()
+    made.journal._db.execute("PRAGMA max_page_count=1")
+    for n in range(2000):
+        made.start(replace(FACTS, sid=f"{n:08x}x", index=n), 1.0, 1001.0)
+        made.journal.commit()
+    assert "full" in made.journal.failure and made.journal.path == ":memory:"
+    assert made.stop(FACTS.sid, Counters(), "user_request", 1002.0)
+    sent = []
+    while records := made.ready(2.0):
+        for record in records:
+            sent.append((record.sid, record.status))
+            made.taken(record)
+    assert len(sent) == len(set(sent)) == 2002
+    assert (FACTS.sid, Status.STOP) in sent
