@@ -12,6 +12,7 @@ from ops.doctor import (
     filtering,
     forwarding,
     ports,
+    radius,
     resources,
     routing,
     tracking,
@@ -31,6 +32,7 @@ CHECKS: Final[dict[str, Check]] = {
     "buffers": buffers.look,
     "resources": resources.look,
     "clock": clock.look,
+    "radius": radius.look,
 }
 
 

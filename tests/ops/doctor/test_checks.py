@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ops.doctor import (
     filtering,
     forwarding,
     ports,
+    radius,
     resources,
     routing,
     rules,
@@ -25,7 +27,8 @@ from ops.doctor import (
 from ops.doctor.examine import CHECKS, Check, examine
 from ops.doctor.finding import Finding
 from ops.doctor.host import Host, Owner, Uplink
-from ops.settings import Gre, Limits, Listen, Ppp, Server, Settings
+from ops.settings import Gre, Limits, Listen, Ppp, Radius, RadiusServer, Server, Settings
+from workers.radius.packets import Packet, response
 
 NO_RULES: dict[str, list[dict[str, str]]] = {
     key: [] for key in ("receive", "send", "tcp", "forward", "unread")
@@ -243,3 +246,42 @@ def test_a_check_that_fails_is_told(root: Path, monkeypatch: pytest.MonkeyPatch)
 def test_this_host_can_be_examined() -> None:
     levels = [finding.level for _, finding in examine(Host(Settings()))]
     assert levels == sorted(levels, key=["error", "warning", "note"].index)
+
+
+def test_radius_servers_that_answer_and_that_do_not() -> None:
+    servers: list[RadiusServer] = []
+    secrets = (b"testing123", b"another one")
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+        servers.append(
+            RadiusServer(
+                "127.0.0.1",
+                "testing123",
+                f"s{len(servers)}",
+                auth_port=sock.getsockname()[1],
+                acct_port=0,
+            )
+        )
+    sockets.pop().close()  # nobody there
+
+    def answer(sock: socket.socket, secret: bytes) -> None:
+        data, source = sock.recvfrom(4096)
+        sock.sendto(response(2, Packet.decode(data), (), secret), source)
+
+    threads = [
+        threading.Thread(target=answer, args=pair, daemon=True)
+        for pair in zip(sockets, secrets, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    found = list(radius.look(Host(Settings(radius=Radius(servers=tuple(servers))))))
+    for thread, sock in zip(threads, sockets, strict=True):
+        thread.join(5)
+        sock.close()
+    said = {finding.where.split()[1]: (finding.level, finding.what) for finding in found}
+    assert set(said) == {"s1", "s2"}
+    assert said["s1"][0] == "error" and "another secret" in said["s1"][1]
+    assert said["s2"] == ("warning", "Connection refused")
+    assert not any("testing123" in finding.what + finding.mend for finding in found)
+    assert list(radius.look(Host(Settings()))) == []
