@@ -2232,8 +2232,8 @@ cdef class Engine:
     cdef void _time_polls(self) noexcept nogil:
         """What it costs to ask for news in vain; the least of some tries."""
         cdef uint64_t began, best = POLL_MOST
-        cdef int i, woken = 0
-        for i in range(16):
+        cdef int _i, woken = 0
+        for _i in range(16):
             began = now_ns()
             wait_for(self.gre_fd, self.tun_fd, self.wake_fd, 0, &woken)
             began = now_ns() - began
