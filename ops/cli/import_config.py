@@ -1,8 +1,14 @@
-"""`pptpcon import-config pptpd`: another server's files as our configuration."""
+"""`pptpcon import-config`: another server's files as our configuration."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from ops.config.draft import Imported
 
 EX_CONFIG = 78
 
@@ -43,10 +49,43 @@ def pptpd(path: str, secrets: str | None, options: str | None) -> None:
     Exit status: 0 usable, 78 PATH is no pptpd.conf or can't be read.
     """
     from ops.config.pptpd.importer import import_pptpd  # noqa: PLC0415
+
+    _print(lambda: import_pptpd(path, secrets=secrets, options=options))
+
+
+@import_config.command("accel-ppp", short_help="Print the TOML for an accel-ppp.conf.")
+@click.argument("path", metavar="PATH")
+@click.option(
+    "--secrets",
+    "--chap-secrets",
+    "secrets",
+    metavar="FILE",
+    help="chap-secrets file. Otherwise the one that PATH names, or /etc/ppp/chap-secrets.",
+)
+def accel_ppp(path: str, secrets: str | None) -> None:
+    """Print the TOML for PATH, an accel-ppp.conf.
+
+    Its PPTP, PPP, RADIUS, pool, shaper and limit settings are taken over; what is about other
+    services, or has no counterpart, is told on standard error as FILE:LINE: [SECTION] KEY: ...,
+    with what to do, and again at the end of the TOML. The output holds the RADIUS secrets:
+    write it to a file that only root can read.
+
+    \b
+    (umask 077; pptpcon import-config accel-ppp /etc/accel-ppp.conf > pptpcon.toml)
+    pptpcon check-config pptpcon.toml
+
+    Exit status: 0 usable, 78 PATH is no accel-ppp.conf or can't be read.
+    """
+    from ops.config.accel.importer import import_accel  # noqa: PLC0415
+
+    _print(lambda: import_accel(path, secrets=secrets))
+
+
+def _print(make: Callable[[], Imported]) -> None:
     from ops.config.problems import ConfigError  # noqa: PLC0415
 
     try:
-        result = import_pptpd(path, secrets=secrets, options=options)
+        result = make()
     except ConfigError as e:
         for problem in e.problems:
             click.echo(problem, err=True)

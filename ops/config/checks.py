@@ -232,7 +232,9 @@ def _check_rules(sections: dict[str, Section]) -> list[Remark]:
 
 
 def _check_accounts(sections: dict[str, Section]) -> list[Remark]:
-    accounts = sections.get("accounts")
+    accounts, radius = sections.get("accounts"), sections.get("radius")
+    if isinstance(radius, Radius) and any(server.auth_port for server in radius.servers):
+        return []
     if isinstance(accounts, Accounts) and not accounts.users and not accounts.chap_secrets:
         return [
             Remark(

@@ -17,8 +17,8 @@ from typing import Final
 
 from ops.config.addresses import show_range, subtract
 from ops.config.checks import MAX_POOL_ADDRESSES
+from ops.config.draft import POOL, Draft, Imported, Origin, PoolDraft, printable
 from ops.config.load import load_bytes
-from ops.config.pptpd.draft import POOL, Draft, Origin, printable
 from ops.config.pptpd.options import Options
 from ops.config.pptpd.text import Line, Word, conf_lines, decode, option_words
 from ops.config.problems import ConfigError
@@ -63,14 +63,6 @@ class NoPptpdError(ConfigError):
 
 
 @dataclass(slots=True)
-class Import:
-    """What came out."""
-
-    toml: str
-    notes: list[str]  # for stderr: what is lost or to be done
-
-
-@dataclass(slots=True)
 class _Importer:
     path: str
     secrets: str | None
@@ -80,7 +72,7 @@ class _Importer:
     files: list[str] = field(default_factory=list)
     settings: dict[str, Line] = field(default_factory=dict)
 
-    def run(self) -> Import:
+    def run(self) -> Imported:
         data = read(self.path)
         if b"\0" in data:
             raise NoPptpdError([f"{printable(self.path)}: is no pptpd.conf: it holds a NUL"])
@@ -99,7 +91,9 @@ class _Importer:
         text = self.draft.toml(head)
         notes = [str(note) for note in self.draft.notes if note.loud]
         checked = load_bytes(text.encode(), "the new configuration")
-        return Import(text, notes + [re.sub(r":\d+: ", ": ", w, count=1) for w in checked.warnings])
+        return Imported(
+            text, notes + [re.sub(r":\d+: ", ": ", w, count=1) for w in checked.warnings]
+        )
 
     def _origin(self, key: str) -> Origin | None:
         line = self.settings.get(key)
@@ -249,8 +243,9 @@ class _Importer:
                 None,
                 "from pppd's options" if options.local else "the default: pppd's options name none",
             )
-            self.draft.pool = ["10.99.1.0-255"]
-            self.draft.pool_comments = ["pptpd delegates addresses; these are pptpcon's default"]
+            self.draft.pools[POOL] = PoolDraft(
+                ["10.99.1.0-255"], ["pptpd delegates addresses; these are pptpcon's default"]
+            )
             return
         self._local()
         self._remote(connections)
@@ -277,15 +272,15 @@ class _Importer:
             if room > 0:
                 kept.append((first, min(last, first + room - 1)))
                 room -= kept[-1][1] - first + 1
-        self.draft.pool = [show_range(first, last) for first, last in kept]
         where = f"{origin}" if origin else f"pptpd's default, {REMOTE_IP}: no usable remoteip"
-        self.draft.pool_comments = [printable(where)]
+        pool = PoolDraft([show_range(first, last) for first, last in kept], [printable(where)])
+        self.draft.pools[POOL] = pool
         if total > connections:
             rest = subtract(ranges, kept)
             shown = ", ".join(f'"{show_range(first, last)}"' for first, last in rest[:8])
             if len(rest) > 8:
                 shown += ", ..."
-            self.draft.pool_comments += [
+            pool.comments += [
                 f"pptpd uses the first {connections} of {total} addresses (its connections). For"
                 " the others raise",
                 f"limits.max_sessions and add {shown}",
@@ -376,7 +371,7 @@ def import_pptpd(
     secrets: str | None = None,
     options: str | None = None,
     hostname: str | None = None,
-) -> Import:
+) -> Imported:
     """Read pptpd's files and make our TOML; ConfigError when that can't be done."""
     host = hostname if hostname is not None else socket.gethostname()
     return _Importer(path, secrets, options, host).run()

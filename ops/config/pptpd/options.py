@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ops.config.pptpd.draft import Draft, Origin
+from ops.config.draft import Draft, Origin
 from ops.config.pptpd.text import Word
 from ops.ranges import parse_address
 

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from ops.config.draft import Imported
 from ops.config.load import load_bytes
-from ops.config.pptpd.importer import Import, import_pptpd
+from ops.config.pptpd.importer import import_pptpd
 from ops.config.pptpd.options import _HANDLERS, _REFUSE, _REQUIRE, LOST, SILENT
 from ops.config.pptpd.text import Word, conf_lines, option_words
 from ops.config.problems import ConfigError
@@ -31,7 +32,7 @@ def test_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert notes == (GOLDEN / name / "out.notes").read_text()
 
 
-def run(tmp_path: Path, conf: str, options: str = "", secrets: str = "") -> Import:
+def run(tmp_path: Path, conf: str, options: str = "", secrets: str = "") -> Imported:
     (tmp_path / "ppp").mkdir(exist_ok=True)
     (tmp_path / "pptpd.conf").write_text(conf)
     (tmp_path / "ppp" / "options").write_text(options)

@@ -1,0 +1,1 @@
+"""import-config accel-ppp: its one file becomes our TOML."""
