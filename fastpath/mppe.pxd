@@ -42,3 +42,12 @@ cdef void chain_add(key_chain *c, crypt_job *jobs, int32_t job, uint32_t changes
 cdef void run_chains(key_chain *chains, uint32_t n, crypt_job *jobs) noexcept nogil
 cdef void crypt(crypt_job *jobs, uint32_t n) noexcept nogil
 cdef void rc4_key(rc4_state *r, const uint8_t *key, uint32_t size) noexcept nogil
+
+
+cdef inline void chain_begin(key_chain *c, void *owner, const uint8_t *start, uint8_t *key,
+                             uint32_t bits) noexcept nogil:
+    c.owner = owner
+    c.start = start
+    c.key = key
+    c.bits = bits
+    c.first = -1

@@ -1,0 +1,110 @@
+# cython: language_level=3
+"""The data thread's loop: see loop.pxd."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastpath.arrivals cimport arrivals_read
+from fastpath.downlink cimport downlink_read
+from fastpath.layout cimport C_GRE_RX_PACKETS, C_TUN_RX_PACKETS, C_WAKEUPS
+from fastpath.operations cimport operations_take
+from fastpath.output cimport output_flush
+from fastpath.path cimport data_path
+from fastpath.ring cimport ring_sleep, store_release
+from fastpath.system cimport clear_event, exact_timers, nap, now_ns, pin_to, thread_id, wait_for
+from fastpath.tables cimport NOBODY
+from fastpath.timers cimport timers_run
+
+cdef enum:
+    # Between few packets that come fast the thread naps, as a network card holds its
+    # interrupt back: a wake-up costs as much as several packets. How much depends on the
+    # machine, a virtual one's system calls being dear: times are in empty polls.
+    NAP_LEAST = 2              # packets of a wake-up: a lone ping waits for nobody
+    NAP_MOST = 64              # a batch that is worth its wake-up
+    NAP_APART = 50             # polls between packets, at most
+    NAP_MAX = 120
+    POLL_LEAST = 400           # ns of a poll, whatever was measured
+    POLL_MOST = 5000
+    READY_GRE = 1
+    READY_TUN = 2
+
+
+cdef uint64_t _nap_for(data_path *path, uint64_t before, uint64_t since) noexcept nogil:
+    """How long to leave new packets lying; 0: not at all. `before` and `since` are the
+    packet count and the time of the last time there was nothing to do."""
+    cdef uint64_t n = (path.count[C_GRE_RX_PACKETS] + path.count[C_TUN_RX_PACKETS]) - before
+    cdef uint64_t apart
+    if n < NAP_LEAST or n >= NAP_MOST:
+        return 0
+    apart = (path.now - since) // n
+    if apart > NAP_APART * path.poll_ns:
+        return 0
+    apart *= NAP_MOST - n
+    return apart if apart < NAP_MAX * path.poll_ns else NAP_MAX * path.poll_ns
+
+
+cdef void _time_polls(data_path *path) noexcept nogil:
+    """What it costs to ask for news in vain; the least of some tries."""
+    cdef uint64_t began, best = POLL_MOST
+    cdef int _i, woken = 0
+    for _i in range(16):
+        began = now_ns()
+        wait_for(path.gre_fd, path.tun_fd, path.wake_fd, 0, &woken)
+        began = now_ns() - began
+        if began < best:
+            best = began
+    path.poll_ns = best if best > POLL_LEAST else POLL_LEAST
+
+
+cdef void loop_run(data_path *path) noexcept nogil:
+    cdef int ready = READY_GRE | READY_TUN, woken = 0
+    cdef uint64_t until, rest, before = 0, since
+    if path.cpu >= 0:
+        if not pin_to(path.cpu):
+            path.cpu = -1
+    exact_timers()
+    _time_polls(path)
+    path.page.cpu = <uint32_t>(path.cpu + 1)
+    path.page.data_tid = thread_id()
+    path.page.data_beat_ns = since = now_ns()
+    while not path.stopping:
+        path.now = now_ns()
+        operations_take(path)
+        if ready & READY_GRE and not arrivals_read(path):
+            ready &= ~READY_GRE
+        if ready & READY_TUN and not downlink_read(path):
+            ready &= ~READY_TUN
+        timers_run(path)
+        until = 0
+        if ready == 0:
+            until = path.next_tick
+            if path.owed.first != NOBODY and path.t.all[path.owed.first].ack_due < until:
+                until = path.t.all[path.owed.first].ack_due
+            if path.reorder.first != NOBODY and path.t.all[path.reorder.first].hold_due < until:
+                until = path.t.all[path.reorder.first].hold_due
+            if path.shaping.due.n and path.shaping.due.at[0].due < until:
+                until = path.shaping.due.at[0].due
+            until = until - path.now if until > path.now else 0
+            path.now = now_ns()
+            rest = _nap_for(path, before, since)
+            before = path.count[C_GRE_RX_PACKETS] + path.count[C_TUN_RX_PACKETS]
+            since = path.now
+            if 0 < rest < until:
+                nap(rest)
+                path.count[C_WAKEUPS] += 1
+                ready = READY_GRE | READY_TUN
+                continue
+            if not ring_sleep(&path.operations):
+                until = 0
+        else:
+            # Trying both costs less than asking which.
+            ready = READY_GRE | READY_TUN
+            continue
+        wait_for(path.gre_fd, path.tun_fd, path.wake_fd, until, &woken)
+        store_release(&path.operations.asleep, 0)
+        if woken & 4:
+            clear_event(path.wake_fd)
+        if until:
+            path.count[C_WAKEUPS] += 1
+        ready |= woken & 3
+    operations_take(path)
+    output_flush(path)
