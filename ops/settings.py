@@ -274,6 +274,19 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Console:
+    """[console] Status page and API of metrics.listen, and a port that speaks as accel-ppp's."""
+
+    token_file: str = ""  # tokens for what names subscribers, one a line; "": none may ask
+    hosts: tuple[str, ...] = ()  # names the page is asked by, besides addresses and this host's
+    accel_cmd: str = ""  # ADDRESS:PORT; "": off
+    accel_cmd_password_file: str = ""  # "": no password is asked for
+    # SHA-256 of what is in the files, in hexadecimal: made by ops.config, no keys of the file.
+    token_digests: tuple[str, ...] = field(default=(), repr=False, metadata={"made": True})
+    accel_cmd_digest: str = field(default="", repr=False, metadata={"made": True})
+
+
+@dataclass(frozen=True, slots=True)
 class Logging:
     """[log]"""
 
@@ -301,6 +314,7 @@ class Settings:
     shaping: Shaping = field(default_factory=Shaping)
     filters: tuple[Filter, ...] = ()
     metrics: Metrics = field(default_factory=Metrics)
+    console: Console = field(default_factory=Console)
     log: Logging = field(default_factory=Logging)
 
 

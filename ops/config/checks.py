@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from ops.config.addresses import subtract
 from ops.config.schema import (
     Accounts,
+    Console,
     Filter,
     Gre,
     Ip,
@@ -52,6 +54,7 @@ def cross_check(
         *_check_chains(sections, pools, names),
         *_check_mppe(sections),
         *_check_accounts(sections),
+        *_check_console(sections),
         *_check_domains(sections),
         *_check_rules(sections),
         *_check_workers(sections),
@@ -245,6 +248,21 @@ def _check_accounts(sections: dict[str, Section]) -> list[Remark]:
             )
         ]
     return []
+
+
+def _check_console(sections: dict[str, Section]) -> list[Remark]:
+    """accel_cmd ends sessions: from other hosts only with a password."""
+    console = sections.get("console")
+    if not isinstance(console, Console) or not console.accel_cmd:
+        return []
+    host = console.accel_cmd.rpartition(":")[0]
+    if ip_address(host).is_loopback:
+        return []
+    if not console.accel_cmd_password_file:
+        text = f"{host} is not loopback: set console.accel_cmd_password_file, too"
+        return [Remark(("console", "accel_cmd"), text)]
+    text = f"the password and all names cross the network to {host} readable for anybody on the way"
+    return [Remark(("console", "accel_cmd"), text, fatal=False)]
 
 
 def _check_workers(sections: dict[str, Section]) -> list[Remark]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from ops import settings as settings_module
 from ops.config import overrides as overrides_module
 from ops.config import schema
 from ops.config.checks import Path, cross_check, filter_check
+from ops.config.digests import with_digests
 from ops.config.host import host_remarks
 from ops.config.problems import (
     SETS,
@@ -98,8 +99,9 @@ def _validate(
         usable_pools = {}
         filters = {}
     settings = schema.Config(usable, usable_pools, filters).to_settings()
-    settings = _beside(settings, name, by_set=("accounts", "chap_secrets") in set_paths)
+    settings = _beside(settings, name, set_paths)
     if host:
+        settings = with_digests(settings, lambda remark: check.remark(remark, {}))
         broken = bool(check.problems)
         for remark in host_remarks(settings, name):
             if not broken or (remark.fatal and remark.path[0] in sections):
@@ -109,16 +111,27 @@ def _validate(
     return Loaded(settings, tuple(check.warnings))
 
 
-def _beside(settings: Settings, name: str, *, by_set: bool) -> Settings:
-    """With chap_secrets as a whole path."""
-    secrets = settings.accounts.chap_secrets
-    if not secrets or os.path.isabs(secrets):
-        return settings
-    # A file moves together with its configuration; --set means the shell's folder.
-    beside = name and not by_set and not name.startswith(("/dev/", "/proc/"))
-    folder = os.path.dirname(name) if beside else ""
-    secrets = os.path.normpath(os.path.join(os.path.abspath(folder), secrets))
-    return replace(settings, accounts=replace(settings.accounts, chap_secrets=secrets))
+FILES: Final = (
+    ("accounts", "chap_secrets"),
+    ("console", "token_file"),
+    ("console", "accel_cmd_password_file"),
+)
+
+
+def _beside(settings: Settings, name: str, set_paths: Collection[Path]) -> Settings:
+    """With whole paths of the files that are named."""
+    for section, key in FILES:
+        part = getattr(settings, section)
+        path = getattr(part, key)
+        if not path or os.path.isabs(path):
+            continue
+        # A file moves together with its configuration; --set means the shell's folder.
+        by_set = (section, key) in set_paths
+        beside = name and not by_set and not name.startswith(("/dev/", "/proc/"))
+        folder = os.path.dirname(name) if beside else ""
+        whole = os.path.normpath(os.path.join(os.path.abspath(folder), path))
+        settings = replace(settings, **{section: replace(part, **{key: whole})})
+    return settings
 
 
 def _sections(

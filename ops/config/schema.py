@@ -579,6 +579,35 @@ class Metrics(Section):
     )
 
 
+class Console(Section):
+    """The status page and its API, which metrics.listen serves."""
+
+    token_file: Annotated[Text, AfterValidator(values.check_file_path)] = Field(
+        "",
+        description="File with the tokens, one a line, of those who may ask the API for names and"
+        " addresses of subscribers (`openssl rand -hex 32` makes one); empty: nobody.",
+    )
+    hosts: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_name)], ...],
+        Field(max_length=64),
+        AfterValidator(values.check_distinct),
+    ] = Field(
+        (),
+        description="Names under which browsers reach the page, besides IP addresses, localhost and"
+        " this host's name; others are refused (DNS rebinding).",
+    )
+    accel_cmd: Annotated[Text, AfterValidator(values.check_endpoint)] = Field(
+        "",
+        description='ADDRESS:PORT that speaks as the "cli" of accel-ppp, as in "127.0.0.1:2001": for'
+        " accel-cmd, panels and exporters; who reaches it may end sessions. Empty: off.",
+    )
+    accel_cmd_password_file: Annotated[Text, AfterValidator(values.check_file_path)] = Field(
+        "",
+        description="File with the password that a client of accel_cmd sends as its first line;"
+        " needed where the address is not loopback, and readable on the way there.",
+    )
+
+
 class Logging(Section):
     """One line for each event, on standard error."""
 
@@ -603,6 +632,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "bans": Bans,
     "shaping": Shaping,
     "metrics": Metrics,
+    "console": Console,
     "log": Logging,
 }
 

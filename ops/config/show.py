@@ -72,6 +72,8 @@ def to_toml(settings: Settings, *, secrets: bool = False) -> str:
             continue
         lines.append(f"[{part.name}]")
         for field in fields(section):
+            if field.metadata.get("made"):
+                continue
             if field.name not in TABLES.get(part.name, ()) + KEYED.get(part.name, ()):
                 lines.append(f"{field.name} = {value(getattr(section, field.name))}")
         lines.append("")

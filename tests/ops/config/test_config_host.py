@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 
 from fastpath import mppe
 from ops.config.host import host_remarks
+from ops.config.load import load_file
 from ops.config.problems import ConfigError
 from ops.config.source import parse
-from ops.settings import Accounts, Gre, Mppe, Settings
+from ops.settings import Accounts, Gre, Mppe, Settings, dumps
 
 NOISE = random.Random(8).randbytes(20_000)
 
@@ -76,3 +78,57 @@ def test_an_interface_that_is_not_there() -> None:
 
     assert about("lo") == about("") == []
     assert about("nosuch0") == ['this host has no interface "nosuch0"; `ip link` lists them']
+
+
+def test_tokens_go_on_as_digests_only(tmp_path: Path) -> None:
+    secret = "0123456789abcdef0123456789abcdef"
+    (tmp_path / "tokens").write_text(f"# of the wall display\n{secret}\n\n")
+    (tmp_path / "tokens").chmod(0o640)
+    (tmp_path / "word").write_text("accel\n")
+    (tmp_path / "word").chmod(0o600)
+    file = tmp_path / "f.toml"
+    file.write_text(
+        '[console]\ntoken_file = "tokens"\naccel_cmd = "192.0.2.1:2001"\n'
+        'accel_cmd_password_file = "word"\n'
+    )
+    loaded = load_file(str(file))
+    assert loaded.settings.console.token_digests == (hashlib.sha256(secret.encode()).hexdigest(),)
+    assert loaded.settings.console.accel_cmd_digest == hashlib.sha256(b"accel").hexdigest()
+    assert secret not in dumps(loaded.settings).decode()
+    assert "token_digests" not in repr(loaded.settings)
+    assert any("console.accel_cmd: the password" in text for text in loaded.warnings)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "text"),
+    [
+        (None, 0, "no such file"),
+        (b"", 0o600, "must hold 1 to 100 lines, holds 0"),
+        (b"short\n", 0o600, "20 or more printable ASCII"),
+        (b"two words that are long enough\n", 0o600, "without spaces"),
+        (b"\xff" * 40, 0o600, "printable ASCII"),
+    ],
+)
+def test_token_files_that_hold_no_token(
+    tmp_path: Path, content: bytes | None, mode: int, text: str
+) -> None:
+    if content is not None:
+        (tmp_path / "tokens").write_bytes(content)
+        (tmp_path / "tokens").chmod(mode)
+    file = tmp_path / "f.toml"
+    file.write_text('[console]\ntoken_file = "tokens"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_file(str(file))
+    assert any("f.toml:2: console.token_file: " in p and text in p for p in caught.value.problems)
+
+
+def test_a_token_others_can_read_and_accel_cmd_for_all(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("0123456789abcdef0123456789abcdef\n")
+    (tmp_path / "tokens").chmod(0o644)
+    file = tmp_path / "f.toml"
+    file.write_text('[console]\ntoken_file = "tokens"\n')
+    assert any("chmod o=" in text for text in load_file(str(file)).warnings)
+    file.write_text('[console]\naccel_cmd = "0.0.0.0:2001"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_file(str(file))
+    assert "accel_cmd_password_file" in caught.value.problems[0]
