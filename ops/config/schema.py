@@ -598,8 +598,8 @@ class Console(Section):
     )
     accel_cmd: Annotated[Text, AfterValidator(values.check_endpoint)] = Field(
         "",
-        description='ADDRESS:PORT that speaks as the "cli" of accel-ppp, as in "127.0.0.1:2001": for'
-        " accel-cmd, panels and exporters; who reaches it may end sessions. Empty: off.",
+        description='ADDRESS:PORT that speaks as the "cli" of accel-ppp, as in "127.0.0.1:2001":'
+        " for accel-cmd, panels and exporters; who reaches it may end sessions. Empty: off.",
     )
     accel_cmd_password_file: Annotated[Text, AfterValidator(values.check_file_path)] = Field(
         "",

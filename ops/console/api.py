@@ -1,7 +1,9 @@
 """The HTTP side: which path answers what, on which listener.
 
-`public` is for the TCP listener of [metrics]: sums only. `control` is for the Unix socket,
-which only root and our group can open: names, addresses, and the power to end sessions.
+`public` is for the TCP listener of [metrics]: sums for all, names and addresses of
+subscribers for who brings a token (ops.console.guard). `control` is for the Unix socket,
+which only root and our group can open: also the power to end sessions. What each answers
+stands in ops.console.models, from which the OpenAPI document is made.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import gzip
 import json
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any, Final
@@ -17,10 +20,14 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from ops.console import past
+from ops.console import failures, listing, past, samples
+from ops.console import snapshot as snapshots
 from ops.console.bus import Bus, BusError, BusTimeoutError
 from ops.console.collector import OpenMetricsCollector, TableCollector
-from ops.console.columns import COLUMNS
+from ops.console.guard import Guard
+from ops.console.history import History
+from ops.console.listing import ListingError
+from ops.console.page import Page
 from ops.console.view import View, plain
 from ops.log import Log
 from ops.ranges import format_address, parse_address
@@ -30,19 +37,24 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_MAX: Final = 4096
 VALUE_MAX: Final = 512
-LIMIT_DIGITS: Final = 6
 SID_DIGITS: Final = 16
 HEXADECIMAL: Final = frozenset("0123456789abcdef")
 GZIP_LEVEL: Final = 3  # a scrape page shrinks to a tenth at any level
 SELECTORS: Final = ("sid", "username", "ip", "csid", "all")
-CONTROL_ONLY: Final = "only on the control socket; use `pptpcon show`"
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-}
+CONTROL_ONLY: Final = "only on the control socket; use `pptpcon`"
+NO_TOKENS: Final = (
+    "names subscribers: only on the control socket (`pptpcon show`), or with a token once"
+    " console.token_file is set"
+)
+WANTED: Final = "wants `Authorization: Bearer TOKEN`, with one of console.token_file"
+UNKNOWN_HOST: Final = (
+    "asked by a name that is not ours; use the address, or add the name to console.hosts"
+)
+LATELY_S: Final = 300.0
+RECENT_FOR_S: Final = 5.0  # how long one answer of the dispatcher does for all who ask
+# Checked by who asks them, told by any name: Prometheus and balancers have their own.
+ANY_HOST: Final = frozenset({"/metrics", "/healthz", "/readyz"})
+API_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class BadRequest(Exception):  # noqa: N818 - an answer
@@ -55,7 +67,7 @@ def _line(status: int, text: str, headers: dict[str, str] | None = None) -> web.
 
 def _json(value: Any) -> web.Response:
     body = json.dumps(value, separators=(",", ":")).encode()
-    return web.Response(body=body, content_type="application/json")
+    return web.Response(body=body, content_type="application/json", headers=API_HEADERS)
 
 
 def _query(request: web.Request, *known: str) -> dict[str, str]:
@@ -69,14 +81,6 @@ def _query(request: web.Request, *known: str) -> dict[str, str]:
             raise BadRequest(f"parameter {key!r} comes twice")
         found[key] = value
     return found
-
-
-def _columns(text: str | None) -> list[str]:
-    names = list(COLUMNS) if text is None else [word.strip() for word in text.split(",")]
-    for name in names:
-        if name not in COLUMNS:
-            raise BadRequest(f"unknown column {name[:40]!r}; known: {', '.join(COLUMNS)}")
-    return names
 
 
 def selector(by: object, value: object) -> tuple[str, str]:
@@ -130,35 +134,57 @@ def _peer_uid(request: web.Request) -> int | None:
 class Api:
     """Both applications."""
 
-    def __init__(self, view: View, collector: TableCollector, bus: Bus, log: Log) -> None:
+    def __init__(
+        self,
+        view: View,
+        collector: TableCollector,
+        bus: Bus,
+        log: Log,
+        guard: Guard,
+        history: History,
+    ) -> None:
         self._view = view
         self._collector = collector
         self._bus = bus
         self._log = log
-        self._page = (resources.files("ops.console") / "page.html").read_bytes()
+        self._guard = guard
+        self._history = history
+        self._page = Page((resources.files("ops.console") / "page.html").read_text("utf-8"))
+        self._openapi = (resources.files("ops") / "data" / "openapi.json").read_bytes()
+        self._recent: tuple[float, list[dict[str, Any]] | None] = (0.0, None)
 
     def public(self) -> web.Application:
         """For the TCP listener."""
-        app = self._application()
+        app = self._application([self._errors, self._strangers])
         app.router.add_get("/", self.page)
+        app.router.add_get("/api/radius", self.radius_sums)
+        for path, handler in self._naming():
+            app.router.add_get(path, self._with_token(handler))
         app.router.add_route("*", "/api/{rest:.*}", self.control_only)
         return app
 
     def control(self) -> web.Application:
         """For the control socket."""
-        app = self._application()
-        app.router.add_get("/api/sessions", self.sessions)
-        app.router.add_get("/api/session/{name:.+}", self.session)
-        app.router.add_get("/api/ends", self.ends)
+        app = self._application([self._errors])
+        for path, handler in self._naming():
+            app.router.add_get(path, handler)
         app.router.add_get("/api/radius", self.radius)
         app.router.add_post("/api/terminate", self.terminate)
         app.router.add_post("/api/change", self.change)
-        app.router.add_get("/api/bans", self.bans)
         app.router.add_post("/api/unban", self.unban)
         return app
 
-    def _application(self) -> web.Application:
-        app = web.Application(middlewares=[self._errors], client_max_size=BODY_MAX)
+    def _naming(self) -> list[tuple[str, Handler]]:
+        """What names subscribers."""
+        return [
+            ("/api/sessions", self.sessions),
+            ("/api/session/{name:.+}", self.session),
+            ("/api/ends", self.ends),
+            ("/api/bans", self.bans),
+        ]
+
+    def _application(self, middlewares: list[Any]) -> web.Application:
+        app = web.Application(middlewares=middlewares, client_max_size=BODY_MAX)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
@@ -167,13 +193,46 @@ class Api:
         app.router.add_get("/api/workers", self.workers)
         app.router.add_get("/api/ippool", self.ippool)
         app.router.add_get("/api/version", self.version)
+        app.router.add_get("/api/history", self.history)
+        app.router.add_get("/api/failures", self.failures)
+        app.router.add_get("/api/openapi.json", self.openapi)
         return app
+
+    @web.middleware
+    async def _strangers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Rate and Host of what comes by TCP."""
+        source, now = request.remote or "", time.monotonic()
+        wait = self._guard.requests.wait_s(source, now)
+        if wait:
+            return _line(429, "too many requests", {"Retry-After": str(int(wait) + 1)})
+        self._guard.requests.take(source, now)
+        if request.path not in ANY_HOST and not self._guard.knows_host(request.host):
+            return _line(421, UNKNOWN_HOST)
+        return await handler(request)
+
+    def _with_token(self, handler: Handler) -> Handler:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            if not self._guard.has_tokens:
+                return _line(403, NO_TOKENS)
+            source, now = request.remote or "", time.monotonic()
+            wait = self._guard.wrong.wait_s(source, now)
+            if wait:
+                return _line(429, "too many wrong tokens", {"Retry-After": str(int(wait) + 1)})
+            said = request.headers.get("Authorization", "")
+            if self._guard.knows_token(said):
+                return await handler(request)
+            if said:
+                self._guard.wrong.take(source, now)
+                self._log.notice("wrong token", source=source, path=request.path[:80])
+            return _line(401, WANTED, {"WWW-Authenticate": 'Bearer realm="pptpcon"'})
+
+        return checked
 
     @web.middleware
     async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except BadRequest as e:
+        except (BadRequest, ListingError) as e:
             return _line(400, str(e))
         except web.HTTPNotFound:
             return _line(404, "no such page; see / or ARCHITECTURE.md")
@@ -190,7 +249,9 @@ class Api:
 
     async def page(self, request: web.Request) -> web.Response:
         """The status page."""
-        return web.Response(body=self._page, content_type="text/html", headers=PAGE_HEADERS)
+        return web.Response(
+            body=self._page.body, content_type="text/html", headers=self._page.headers
+        )
 
     async def control_only(self, request: web.Request) -> web.Response:
         """What the TCP listener does not tell."""
@@ -229,9 +290,58 @@ class Api:
     async def radius(self, request: web.Request) -> web.Response:
         """RADIUS servers, and what accounting has not delivered."""
         _query(request)
+        return _json(self._radius())
+
+    async def radius_sums(self, request: web.Request) -> web.Response:
+        """The same without addresses and paths."""
+        _query(request)
+        found = self._radius()
+        for row in found["servers"]:
+            row["address"] = None
+        return _json({**found, "journal": None, "listen": None})
+
+    def _radius(self) -> dict[str, Any]:
         said = self._view.accounts()
         known = {name: said.get(name) for name in ("backlog", "journal", "listen", "dynamic")}
-        return _json({"servers": self._view.radius(), **known})
+        rows = self._view.radius()
+        lately = self._history.lines(LATELY_S)
+        for row in rows:
+            kind = "auth" if row["for"] == "logins" else "acct"
+            lost, mean_s = lately.get((row["server"], kind), (0, None))
+            row["lost-5m"] = lost
+            row["mean-ms-5m"] = None if mean_s is None else round(1000 * mean_s, 2)
+        return {"servers": rows, **known}
+
+    async def history(self, request: web.Request) -> web.Response:
+        """The last half hour, for graphs."""
+        _query(request)
+        return _json(self._history.series())
+
+    async def failures(self, request: web.Request) -> web.Response:
+        """What went wrong of late; `newest` is null where the dispatcher does not tell."""
+        _query(request)
+        found = failures.by_cause(self._history, samples.counts(self._view))
+        return _json({**found, "newest": await self._newest()})
+
+    async def _newest(self) -> list[dict[str, Any]] | None:
+        """However many pages are open, the dispatcher is asked once in a while."""
+        until, rows = self._recent
+        now = time.monotonic()
+        if now >= until:
+            self._recent = (now + RECENT_FOR_S, rows)
+            try:
+                rows = failures.newest(await self._bus.ends("", failures.ASKED))
+            except BusError:
+                rows = None
+            self._recent = (now + RECENT_FOR_S, rows)
+        return rows
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """What this API is, for programs."""
+        _query(request)
+        return web.Response(
+            body=self._openapi, content_type="application/json", headers=API_HEADERS
+        )
 
     async def ippool(self, request: web.Request) -> web.Response:
         """A row a pool."""
@@ -244,25 +354,9 @@ class Api:
         return _json(self._view.versions())
 
     async def sessions(self, request: web.Request) -> web.Response:
-        """Rows. `match=COLUMN:TEXT` keeps those whose column contains TEXT.
-
-        No regular expressions here: one that backtracks would stop every scrape. The
-        command line has them, where they cost only who typed them.
-        """
-        query = _query(request, "columns", "match")
-        names = _columns(query.get("columns"))
-        if "match" not in query:
-            return _json(self._view.sessions(names))
-        column, colon, text = query["match"].partition(":")
-        if not colon:
-            raise BadRequest("match: write COLUMN:TEXT")
-        _columns(column)
-        answer = self._view.sessions([*names, column])
-        answer["columns"] = names
-        answer["rows"] = [
-            row[:-1] for row in answer["rows"] if text in ("" if row[-1] is None else str(row[-1]))
-        ]
-        return _json(answer)
+        """Rows; see ops.console.listing."""
+        query = listing.parse(_query(request, *listing.PARAMETERS))
+        return _json(query.answer(snapshots.take(self._view.table)))
 
     async def session(self, request: web.Request) -> web.Response:
         """All about the sessions with this sid, user name or address."""
@@ -273,9 +367,7 @@ class Api:
     async def ends(self, request: web.Request) -> web.Response:
         """Calls that ended, newest first: `name` a sid, user or address, at most `limit`."""
         query = _query(request, "name", "limit")
-        limit = query.get("limit", "0")
-        if not limit.isascii() or not limit.isdigit() or len(limit) > LIMIT_DIGITS:
-            raise BadRequest(f"limit: {limit[:40]!r} is no number")
+        limit = listing.number("limit", query.get("limit", "0"))
         name = query.get("name", "")
         if len(name) > VALUE_MAX:
             raise BadRequest("name: too long")
@@ -285,9 +377,9 @@ class Api:
         else:
             sid = name
         try:
-            calls = await self._bus.ends(name, int(limit))
+            calls = await self._bus.ends(name, limit)
             if not calls and sid != name:
-                calls = await self._bus.ends(sid, int(limit))
+                calls = await self._bus.ends(sid, limit)
         except BusTimeoutError as e:
             return _line(504, str(e))
         except BusError as e:

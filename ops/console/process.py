@@ -19,9 +19,12 @@ from fastpath.layout import LayoutError, Table
 from ops import boot, log, privileges
 from ops import settings as settings_module
 from ops.boot import Boot
+from ops.console import samples
 from ops.console.api import Api
 from ops.console.bus import Bus
 from ops.console.collector import TableCollector
+from ops.console.guard import Guard
+from ops.console.history import EVERY_S, History
 from ops.console.listener import Listener, bridge_logs
 from ops.console.usage import Usage
 from ops.console.view import View
@@ -66,7 +69,9 @@ class Console:
             table, usage, view.version, view.capacity, view.pools, view.accounts
         )
         self._bus = Bus(start.bus_address)
-        self._api = Api(view, collector, self._bus, log)
+        self._guard = Guard(start.settings.console)
+        self._history = History()
+        self._api = Api(view, collector, self._bus, log, self._guard, self._history)
         self._keeper = socket.socket(fileno=start.fds["keeper"])
         self._keeper.setblocking(False)
         control = socket.socket(fileno=start.fds["control"])
@@ -165,8 +170,13 @@ class Console:
                 await self._serve_public()
 
     async def _sampling(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
             self._view.sample()
+            if loop.time() >= due:
+                self._history.add(samples.take(self._view))
+                due = loop.time() + EVERY_S - SAMPLE_S / 2
             await asyncio.sleep(SAMPLE_S)
 
     # -- the keeper
@@ -191,6 +201,7 @@ class Console:
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
         self._view.apply(settings)
+        self._guard.apply(settings.console)
         self._log.level = log.LEVELS[settings.log.level]
         self._log.style = settings.log.format
         self._wake.set()

@@ -74,6 +74,11 @@ class View:
 
     # -- CPU between two calls of `sample`
 
+    @property
+    def cpu_percent(self) -> float:
+        """Of all our processes, of one CPU, between the last two calls of `sample`."""
+        return self._cpu_percent
+
     def sample(self) -> None:
         """Call every few seconds: feeds the CPU figure, and keeps meters near the truth."""
         total = sum(self.usage.process(role, pid) for role, pid in self.table.pids.items())
@@ -289,15 +294,6 @@ class View:
                     direction, reason = drop
                     found[direction][reason] = found[direction].get(reason, 0) + value
         return found
-
-    def sessions(self, names: list[str]) -> dict[str, Any]:
-        """Rows of `show sessions`, and the slots they take from the same snapshot."""
-        snapshot = snapshots.take(self.table)
-        return {
-            "columns": names,
-            "rows": columns.rows(snapshot, names),
-            "slots_used": snapshot.used(),
-        }
 
     def find(self, value: str) -> list[dict[str, Any]]:
         """Sessions with this sid, user name or inner address, in full."""
