@@ -16,6 +16,8 @@ FIXED: Final[dict[str, tuple[str, ...]]] = {
     "gre": (),
     "ppp": ("mss_clamp",),
     "mppe": ("kernel",),
+    "lan": ("netns", "list_table"),
+    "hooks": ("user",),
 }
 
 

@@ -30,6 +30,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from dispatcher import links, nft, routes, rtnl
 from dispatcher.firewall import Passed
 from dispatcher.links import Links, Prefix
+from dispatcher.neighbours import Neighbours
 from dispatcher.rtnl import Change, RouteSocket
 from dispatcher.rule_watch import RuleWatch
 from fastpath import layout
@@ -81,6 +82,7 @@ class Netops:
         self._packet_mode = bool(info.extra.get("packet_mode"))
         self._links = Links()
         self._routes = RouteSocket()
+        self._neighbours = Neighbours(out, [tun.ifindex for tun in self._tuns])
         self._nft: nft.Table | None = None
         self._nft_name = f"pptpcon_{info.extra.get('keeper_pid', os.getppid())}"
         self._metric = rtnl.BLACKHOLE_METRIC | zlib.crc32(info.run_dir.encode()) & 0xFFFF
@@ -102,6 +104,7 @@ class Netops:
         self._place_link_local()
         self._set_blackholes()
         self._restore_sessions()
+        self._neighbours.restore(self._settings.lan, self._addresses())
         if self._packet_mode:
             self._load_nft()
 
@@ -201,6 +204,14 @@ class Netops:
         if changes:
             self._log.notice("session routes restored", routes=len(changes), failed=failed)
 
+    def _addresses(self) -> list[tuple[int, int]]:
+        """Of sessions that are up: family and number."""
+        return [
+            (socket.AF_INET, session.address)
+            for session in self._table.sessions()
+            if session.state == layout.STATE_ACTIVE and routes.routable(session.address)
+        ]
+
     def _load_nft(self) -> None:
         address = self._settings.listen.address
         try:
@@ -269,6 +280,11 @@ class Netops:
                 )
             else:
                 self._table.netops_count(ADDED if change.add else DELETED)
+        self._neighbours.follow(
+            (change.add, (socket.AF_INET, change.address))
+            for place, change in zip(owners, changes, strict=True)
+            if not answers[place]
+        )
         return [(seq, answers[place]) for place, (seq, _) in enumerate(found)]
 
     def _complain(self, peer: Peer, reason: str) -> None:
@@ -329,9 +345,11 @@ class Netops:
         self._place_local()
         self._place_link_local()
         self._set_blackholes()
+        self._neighbours.restore(new.lan, self._addresses())
 
     def leave(self) -> None:
         """Take back what does not go by itself, and the rest for good measure."""
+        self._neighbours.leave()
         self._routes.apply(
             [Change(False, *prefix, metric=self._metric) for prefix in self._blackholes]
         )

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol
 
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
@@ -45,6 +45,15 @@ ERROR: Final = Struct("=i")
 
 BATCH: Final = 64
 ANSWER_S: Final = 5.0
+
+
+class Encoded(Protocol):
+    """What a batch is made of: routes here, proxy entries in dispatcher.neighbours."""
+
+    @property
+    def add(self) -> bool: ...
+
+    def encode(self, sequence: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +109,14 @@ class RouteSocket:
         sock.bind((0, 0))
         return sock
 
-    def apply(self, changes: Sequence[Change]) -> list[int]:
+    def apply(self, changes: Sequence[Encoded]) -> list[int]:
         """An errno (0: done) for each change. A deleted route that was not there is done."""
         results: list[int] = []
         for start in range(0, len(changes), BATCH):
             results += self._batch(changes[start : start + BATCH])
         return results
 
-    def _batch(self, changes: Sequence[Change]) -> list[int]:
+    def _batch(self, changes: Sequence[Encoded]) -> list[int]:
         first = self._sequence + 1
         self._sequence += len(changes)
         message = b"".join(change.encode(first + i) for i, change in enumerate(changes))
@@ -125,7 +134,7 @@ class RouteSocket:
         results = []
         for i, change in enumerate(changes):
             code = answers[first + i]
-            gone = not change.add and code in (errno.ESRCH, errno.ENODEV)
+            gone = not change.add and code in (errno.ESRCH, errno.ENODEV, errno.ENOENT)
             results.append(0 if gone else code)
         return results
 

@@ -267,6 +267,44 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Lan:
+    """[lan] The side of the subscribers: where their addresses are to be seen, and by whom."""
+
+    proxy: Literal["off", "on"] = "off"  # entries of ARP and NDP for each subscriber's address
+    interface: str = ""  # that they are on; "": where the routing table leads
+    isolate: bool = False  # nothing from subscriber to subscriber
+    list_table: str = "inet pptpcon_lists"  # family and name of the nft table with address lists
+    netns: str = ""  # of TUNs, routes and all the above; "": the one we are started in
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """[hooks] Programs run when sessions come, go or change; "": none."""
+
+    ip_up: str = ""
+    ip_down: str = ""
+    ip_change: str = ""
+    auth_up: str = ""
+    auth_down: str = ""
+    user: str = "nobody"  # that they run as
+    ipparam: str = ""  # their sixth argument; "": the subscriber's outer address
+    radattr: str = ""  # path that, with ".NAME" added, holds a session's attributes; "": none
+    at_once: int = 8
+    queue: int = 8192  # that wait; more are not run
+    timeout_s: float = 10.0  # then it is killed
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """[records] Who is and was logged in."""
+
+    history_days: int = 0  # sessions are remembered for, in state_dir; 0: none are
+    utmp: str = ""  # /run/utmp: who(1); "": not written
+    wtmp: str = ""  # /var/log/wtmp: last(1); "": not written
+    strip_domain: bool = False  # DOMAIN\\user is user there
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """[metrics]"""
 
@@ -313,6 +351,9 @@ class Settings:
     bans: Bans = field(default_factory=Bans)
     shaping: Shaping = field(default_factory=Shaping)
     filters: tuple[Filter, ...] = ()
+    lan: Lan = field(default_factory=Lan)
+    hooks: Hooks = field(default_factory=Hooks)
+    records: Records = field(default_factory=Records)
     metrics: Metrics = field(default_factory=Metrics)
     console: Console = field(default_factory=Console)
     log: Logging = field(default_factory=Logging)

@@ -40,6 +40,7 @@ PortOrNone = Annotated[Whole, Field(ge=0, le=65535)]
 
 Rate = Annotated[int, BeforeValidator(values.check_rate)]
 Burst = Annotated[Whole, Field(ge=0, le=1 << 40)]
+Program = Annotated[Text, AfterValidator(values.check_path)]
 
 
 class Section(BaseModel):
@@ -571,6 +572,78 @@ class Filter(Section):
     )
 
 
+class Lan(Section):
+    """Subscribers and the networks behind: proxy ARP, isolation, address lists."""
+
+    proxy: Literal["off", "on"] = Field(
+        "off",
+        description="Answer ARP and NDP for subscribers' addresses, so that hosts of a LAN reach"
+        " them without a route: an entry for each session, of the LAN's subnet or not.",
+    )
+    interface: Annotated[Text, AfterValidator(values.check_interface)] = Field(
+        "",
+        description="Interface of those entries. Empty: the one of the longest route to the"
+        " address, apart from ours; of the default route if there is none.",
+    )
+    isolate: Flag = Field(False, description="Nothing passes from subscriber to subscriber.")
+    list_table: Annotated[Text, AfterValidator(values.check_nft_table)] = Field(
+        "inet pptpcon_lists",
+        description="Family and name of the nft table whose sets get the addresses of sessions with"
+        " address lists (Mikrotik-Address-List). What is missing, table or set, is made.",
+    )
+    netns: Annotated[Text, AfterValidator(values.check_netns)] = Field(
+        "",
+        description="Network namespace of the subscribers' side (devices, routes, entries): a name"
+        " of ip netns or a path. So instances may have the same addresses. Empty: our own.",
+    )
+
+
+class Hooks(Section):
+    """Programs that are run when sessions come and go, with pppd's arguments and environment."""
+
+    ip_up: Program = Field("", description="Run when a session is up: absolute path.")
+    ip_down: Program = Field("", description="When it is over.")
+    ip_change: Program = Field("", description="When CoA or an administrator changed it.")
+    auth_up: Program = Field("", description="When a login was accepted.")
+    auth_down: Program = Field("", description="When the link of such a login is over.")
+    user: Annotated[Text, AfterValidator(values.check_user)] = Field(
+        "nobody", description="User that they run as."
+    )
+    ipparam: Annotated[Text, AfterValidator(values.check_word)] = Field(
+        "", description="Their sixth argument. Empty: the subscriber's outer address, as pptpd."
+    )
+    radattr: Annotated[Text, AfterValidator(values.check_path)] = Field(
+        "",
+        description="Attributes of a session are put into this path with .NAME added, NAME being"
+        " the first argument; at a change the old ones into .NAME_old.",
+    )
+    at_once: Annotated[Whole, Field(ge=1, le=256)] = Field(
+        8, description="How many run at the same time."
+    )
+    queue: Annotated[Whole, Field(ge=1, le=65536)] = Field(
+        8192, description="How many may wait for that; more are not run, and counted."
+    )
+    timeout_s: Annotated[Number, Field(gt=0, le=600)] = Field(
+        10.0, description="Seconds until one is killed."
+    )
+
+
+class Records(Section):
+    """Who is and was logged in: pptpcon history, who and last."""
+
+    history_days: Annotated[Whole, Field(ge=0, le=3660)] = Field(
+        0,
+        description="Days for which sessions are remembered, in server.state_dir; 0: none are.",
+    )
+    utmp: Annotated[Text, AfterValidator(values.check_path)] = Field(
+        "", description="File of who(1), as in /run/utmp. Empty: not written."
+    )
+    wtmp: Annotated[Text, AfterValidator(values.check_path)] = Field(
+        "", description="File of last(1), as in /var/log/wtmp. Empty: not written."
+    )
+    strip_domain: Flag = Field(False, description="Write DOMAIN\\user as user there.")
+
+
 class Metrics(Section):
     """Prometheus."""
 
@@ -631,6 +704,9 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "limits": Limits,
     "bans": Bans,
     "shaping": Shaping,
+    "lan": Lan,
+    "hooks": Hooks,
+    "records": Records,
     "metrics": Metrics,
     "console": Console,
     "log": Logging,

@@ -117,6 +117,38 @@ def check_file_path(text: str) -> str:
     return text
 
 
+def check_path(text: str) -> str:
+    """An absolute path, or "" for none."""
+    if text and (not text.startswith("/") or not text.isprintable() or len(text.encode()) > 4000):
+        raise _refuse("must be an absolute path, or empty")
+    return text
+
+
+def check_word(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{0,255}", text):
+        raise _refuse("must be at most 255 printable ASCII characters without spaces")
+    return text
+
+
+def check_interface(text: str) -> str:
+    if not re.fullmatch(r"[^\s/]{0,15}", text):
+        raise _refuse("must be the name of an interface (at most 15 characters), or empty")
+    return text
+
+
+def check_netns(text: str) -> str:
+    if not re.fullmatch(r"[!-.0-~]{0,255}|/[!-~]{1,4000}", text) or text in (".", ".."):
+        raise _refuse('must be a name of "ip netns list" or an absolute path, or empty')
+    return text
+
+
+def check_nft_table(text: str) -> str:
+    """FAMILY NAME; ours to put into a text that libnftables reads."""
+    if not re.fullmatch(r"(inet|ip) [A-Za-z][A-Za-z0-9_]{0,63}", text):
+        raise _refuse('must be a family, inet or ip, and the name of an nft table: "inet filter"')
+    return text
+
+
 def check_domain(text: str) -> str:
     if not re.fullmatch(r"[!-\[\]-~]{0,63}", text):
         raise _refuse(r"must be a domain's name alone, without \ and without spaces")
