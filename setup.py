@@ -1,5 +1,6 @@
 """Builds the compiled data path: every fastpath/*.pyx. All else is in pyproject.toml."""
 
+import os
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -32,5 +33,6 @@ setup(
             "wraparound": False,
             "cdivision": True,
         },
-    )
+    ),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

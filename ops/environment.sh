@@ -202,6 +202,7 @@ TEST_PACKAGES=(
     tcpdump=tcpdump
     tshark=tshark
     systemd=systemd-analyze
+    systemd-container=systemd-nspawn
     prometheus=promtool
     openvpn=openvpn
     freeradius=freeradius
