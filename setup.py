@@ -34,5 +34,5 @@ setup(
             "cdivision": True,
         },
     ),
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+    options={"build_ext": {"parallel": str(os.cpu_count() or 1)}},
 )
