@@ -15,6 +15,7 @@ EVENT_ECHO_LOST: int  # LCP echoes unanswered: end the session
 EVENT_DESYNC: int  # MPPE does not decrypt to anything known; data b"stateful": sent in that form
 EVENT_HOP_LOST: int  # the packet socket failed: back on the raw socket, resolve anew
 EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
+EVENT_BOUND: int  # data: which of the record's bounds is reached, and its value: two uint64
 
 class EngineError(Exception): ...
 

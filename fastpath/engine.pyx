@@ -33,7 +33,7 @@ from fastpath.operations cimport (
     OP_UP6, operations_forget)
 from fastpath.output cimport output_close, output_open
 from fastpath.path cimport (
-    EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_REMOVED, EV_RESUMED,
+    EV_BOUND, EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_REMOVED, EV_RESUMED,
     KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER, data_path, path_record)
 from fastpath.reorder cimport HELD, reorder_close, reorder_open
 from fastpath.ring cimport (
@@ -53,6 +53,7 @@ EVENT_ECHO_LOST = EV_ECHO_LOST
 EVENT_DESYNC = EV_DESYNC
 EVENT_RESUMED = EV_RESUMED
 EVENT_HOP_LOST = EV_HOP_LOST
+EVENT_BOUND = EV_BOUND
 
 
 class EngineError(Exception):

@@ -9,7 +9,7 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 3
+    LAYOUT_VERSION = 4
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
@@ -166,6 +166,13 @@ cdef struct record:
     uint64_t rate_down
     uint64_t burst_up          # octets, 0: from the rate
     uint64_t burst_down
+    uint64_t ends_ns           # session timeout; 0: none
+    uint64_t volume_up         # inner octets that end the session; 0: none
+    uint64_t volume_down
+    uint64_t volume            # of both directions
+    uint32_t idle_s            # without inner packets that end it; 0: none
+    uint8_t idle_by            # 1: only the subscriber's packets count
+    uint8_t c_pad3[3]
     uint8_t c_reserved[8]
     # T: written by the worker's data thread
     uint32_t t_generation
@@ -184,7 +191,8 @@ cdef struct record:
     copy_rx rx[2]
     uint8_t tx_start[16]       # MPPE start keys: a key change needs them
     uint8_t rx_start[16]
-    uint8_t t_reserved[32]
+    uint64_t last_data_ns      # an inner packet passed, either way: to the second
+    uint8_t t_reserved[24]
 
 cdef struct worker_page:
     uint32_t pid               # K

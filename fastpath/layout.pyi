@@ -83,6 +83,13 @@ class Session(NamedTuple):
     rate_down: int
     burst_up: int
     burst_down: int
+    ends_ns: int  # CLOCK_MONOTONIC; 0: never
+    idle_s: int
+    idle_by: int
+    volume_up: int
+    volume_down: int
+    volume: int
+    last_data_ns: int
 
 class Worker(NamedTuple):
     pid: int
@@ -191,6 +198,17 @@ class Table:
         peer_magic: int,
         echo_interval_s: int,
         echo_failures: int,
+    ) -> None: ...
+    def set_bounds(
+        self,
+        index: int,
+        *,
+        ends_ns: int,
+        idle_s: int,
+        idle_by: int,
+        volume_up: int,
+        volume_down: int,
+        volume: int,
     ) -> None: ...
     def set_six(self, index: int, iid: bytes, our_iid: bytes) -> None: ...
     def set_limits(

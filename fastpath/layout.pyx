@@ -102,6 +102,13 @@ class Session(NamedTuple):
     rate_down: int
     burst_up: int
     burst_down: int
+    ends_ns: int
+    idle_s: int
+    idle_by: int
+    volume_up: int
+    volume_down: int
+    volume: int
+    last_data_ns: int
 
 
 class Worker(NamedTuple):
@@ -289,7 +296,10 @@ cdef class Table:
             tx.count if t else 0, rx.count if t else 0,
             <bytes>r.iid[:8] if c and r.six else b"", <bytes>r.our_iid[:8] if c and r.six else b"",
             r.filter if c else 0, r.rate_up if c else 0, r.rate_down if c else 0,
-            r.burst_up if c else 0, r.burst_down if c else 0)
+            r.burst_up if c else 0, r.burst_down if c else 0,
+            r.ends_ns if c else 0, r.idle_s if c else 0, r.idle_by if c else 0,
+            r.volume_up if c else 0, r.volume_down if c else 0, r.volume if c else 0,
+            r.last_data_ns if t else 0)
 
     def sessions(self):
         """Snapshots of all records in use."""
@@ -483,6 +493,8 @@ cdef class Table:
         memset(r.our_iid, 0, 8)
         r.filter = 0
         r.rate_up = r.rate_down = r.burst_up = r.burst_down = 0
+        r.ends_ns = r.volume_up = r.volume_down = r.volume = 0
+        r.idle_s = r.idle_by = 0
         r.blob_turn = 0
         memset(r.name, 0, 64)
         r.state = LINK_STARTING
@@ -527,6 +539,17 @@ cdef class Table:
         r.rate_up = rate_up
         r.rate_down = rate_down
         r.filter = filter
+
+    def set_bounds(self, uint32_t index, *, uint64_t ends_ns, uint32_t idle_s, uint8_t idle_by,
+                   uint64_t volume_up, uint64_t volume_down, uint64_t volume):
+        """What ends the session; the data thread looks here once a second."""
+        cdef record *r = self._checked(index)
+        r.ends_ns = ends_ns
+        r.idle_by = idle_by
+        r.idle_s = idle_s
+        r.volume_up = volume_up
+        r.volume_down = volume_down
+        r.volume = volume
 
     def set_six(self, uint32_t index, bytes iid not None, bytes our_iid not None):
         """IPv6CP agreed on these identifiers (8 octets each); b"" twice: it went down.

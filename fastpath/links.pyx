@@ -97,6 +97,7 @@ cdef session *_fill(data_path *path, uint32_t index, record *r) noexcept nogil:
     s.ack_before = s.ack_after = s.hold_before = s.hold_after = NOBODY
     s.next_call = s.next_inner = NOBODY
     s.last_rx = path.now
+    s.data_seen = r.rx_packets + (0 if r.idle_by else r.tx_packets)
     s.work = KEY_WORK
     s.frames = FRAME_BURST
     s.mtu = 1500
@@ -120,7 +121,7 @@ cdef void links_install(data_path *path, uint32_t index, uint32_t generation) no
     r.data_state = DATA_INSTALLED
     r.rx_packets = r.rx_bytes = r.tx_packets = r.tx_bytes = r.drops = 0
     r.gre_rx_packets = 0
-    r.last_rx_ns = 0
+    r.last_rx_ns = r.last_data_ns = 0
     r.tx_turn = r.rx_turn = 0
     memset(r.tx, 0, sizeof(r.tx))
     memset(r.rx, 0, sizeof(r.rx))
@@ -179,6 +180,8 @@ cdef void links_up(data_path *path, session *s) noexcept nogil:
     s.last_rx = path.now
     tables_add_inner(&path.t, s)
     s.state = DATA_UP
+    if r.last_data_ns == 0:
+        r.last_data_ns = path.now
     commit_tx(s)
     commit_rx(s)
     r.data_state = DATA_UP

@@ -33,6 +33,7 @@ cdef enum:
     EV_DESYNC = 5
     EV_RESUMED = 6
     EV_HOP_LOST = 7
+    EV_BOUND = 8
     # our choices
     IN_SIZE = 2304             # an inner packet of 1500 with all headers, and some
     OUT_SIZE = 2304

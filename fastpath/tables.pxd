@@ -94,6 +94,7 @@ cdef struct session:
     sender sends
     # life
     uint64_t last_rx
+    uint64_t data_seen         # inner packets when it was last looked after
     uint64_t echo_due
     uint64_t echo_interval
     uint32_t echo_missed

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastpath.acks cimport acks_due
 from fastpath.arrivals cimport arrivals_late
+from fastpath.bounds cimport bounds_look
 from fastpath.layout cimport C_LCP_ECHO_SENT, C_LCP_ECHO_TIMEOUTS, DATA_NONE, DATA_UP
 from fastpath.limits cimport limits_serve_due
 from fastpath.output cimport output_flush, output_frame
@@ -59,7 +60,10 @@ cdef void _look_after(data_path *path, session *s) noexcept nogil:
         s.frames = FRAME_BURST
     if s.hop_ifindex:
         s.hop_age += 1
-    if s.state != DATA_UP or s.echo_interval == 0 or s.echo_lost:
+    if s.state != DATA_UP:
+        return
+    bounds_look(path, s)
+    if s.echo_interval == 0 or s.echo_lost:
         return
     if path.now - s.last_rx < s.echo_interval:
         s.echo_missed = 0

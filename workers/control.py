@@ -45,9 +45,10 @@ from ops.ranges import format_address
 from ops.realms import user_key
 from ops.settings import Settings
 from workers.accounts import Login
+from workers.bounds import Bounds, bounds_of, reached, timeout_s
 from workers.link_policy import account_policy, policy_of
 from workers.live import OVER, Handle, Live, LocalError, Phase
-from workers.policy import Policy, PolicyError, unpack_changes
+from workers.policy import RENEWED, Policy, PolicyError, unpack_changes
 from workers.ports import Engine, EventKinds, Ports
 from workers.ppp.actions import (
     Action,
@@ -192,13 +193,14 @@ class Control:
 
     def configure(self, settings: Settings) -> None:
         """Settings after a reload; links that exist keep theirs until they are made anew."""
-        self._settings = settings
+        before, self._settings = self._settings, settings
         self._policy = policy_of(settings)
         block, shaping = block_of(settings), Shaping(settings)
+        bounds = settings.limits != before.limits
         if block != self._block:
             self._block = block
             self._push(self._engine.set_filters, block)
-        if shaping != self._shaping:
+        if shaping != self._shaping or bounds:
             self._shaping = shaping
             self._limit_all()
 
@@ -263,6 +265,8 @@ class Control:
                     peer=format_address(live.calling),
                 )
                 self._close(live, "protocol_error", reason, now)
+        elif kind == kinds.bound:
+            self._bound(handle, data, now)
         elif kind == kinds.resumed:
             self.count("sessions_resumed")
             if self._policy.chap_rechallenge:
@@ -300,7 +304,7 @@ class Control:
         if live is None or live.link is None or live.phase in OVER:
             return
         login = _storable(live, login)
-        self._judged(live, login)
+        self._judged(live, login, now)
         self._drive(live, now, lambda link: link.authenticated(login.verdict, now))
 
     def relayed(self, handle: Handle, packet: bytes, login: Login | None, now: float) -> None:
@@ -310,17 +314,23 @@ class Control:
             return
         if login is not None:
             login = _storable(live, login)
-            self._judged(live, login)
+            self._judged(live, login, now)
         verdict = login.verdict if login is not None else None
         self._drive(live, now, lambda link: link.eap_relayed(packet, verdict, now))
 
-    def _judged(self, live: Live, login: Login) -> None:
+    def _judged(self, live: Live, login: Login, now: float) -> None:
         verdict = login.verdict
         result = "accept" if verdict.ok else "timeout" if login.unanswered else "reject"
         self.count(f"auth_{live.method}_{result}")
         if verdict.ok:
+            if verdict.message:
+                self._log.info(
+                    "login accepted", sid=live.sid, user=verdict.user, reply=verdict.message
+                )
             if live.phase is Phase.UP:
-                return  # challenged again: nothing of it is new
+                if live.policy.again:
+                    self._renew(live, login.policy, now)
+                return  # challenged again: nothing else of it is new
             live.user = verdict.user
             live.addresses = login.addresses
             live.policy = replace(
@@ -504,7 +514,7 @@ class Control:
                 if user_key(action.name) in self._banned:
                     self._refused_unseen.append((handle, False))
                 else:
-                    self._ports.authenticate(handle, action)
+                    self._ports.authenticate(handle, replace(action, state=live.policy.state))
             case EapRelay():
                 live.method = "eap"
                 live.peer_name = action.identity
@@ -673,6 +683,43 @@ class Control:
             if live.policy.filter != before.filter:
                 self._tell_unknown(live)
             self._limit(live.handle, live.policy)
+            if live.policy.session_timeout_s != before.session_timeout_s:
+                # Who changes it says how long from now on, as accel-ppp takes it.
+                self._bind(live.handle, live.policy, now)
+            else:
+                self._bind(live.handle, live.policy)
+
+    def _bind(self, handle: Handle, policy: Policy, since: float | None = None) -> None:
+        """What ends the session, to its record; its time runs on unless `since` is given."""
+        session = self._table.session(handle[0])
+        bounds = bounds_of(self._settings, policy, 0.0 if since is None else since)
+        if since is None:
+            bounds = replace(bounds, ends_ns=session.ends_ns)
+        if bounds != Bounds.of(session):
+            self._table.set_bounds(handle[0], **asdict(bounds))
+
+    def _bound(self, handle: Handle, data: bytes, now: float) -> None:
+        """The data thread says that something ends the session; it says so every second."""
+        live = self._awake(handle, now)
+        if live is None:
+            return
+        lasts = timeout_s(self._settings, live.policy)
+        found = reached(data, self._table.session(handle[0]), lasts)
+        if found is None or live.phase is not Phase.UP or live.link is None:
+            self._settle(live)
+        elif found.field == "ends_ns" and live.policy.again and live.link.challenges:
+            # Termination-Action RADIUS-Request: a new login may give more time.
+            self._drive(live, now, lambda link: link.reauthenticate(now))
+        else:
+            self._close(live, found.cause, found.reason, now)
+
+    def _renew(self, live: Live, policy: Policy, now: float) -> None:
+        """A login of a session that is up: its limits begin anew."""
+        before = live.policy
+        live.policy = replace(before, **{name: getattr(policy, name) for name in RENEWED})
+        self._policy_changed(live, before, now)
+        self._bind(live.handle, live.policy, now)
+        self._log.info("session renewed", sid=live.sid, user=live.user)
 
     def _limit(self, handle: Handle, policy: Policy) -> None:
         """Rates and filter to the record, and the data thread told; nothing if they are there."""
@@ -695,14 +742,17 @@ class Control:
                 continue
             live = self._live.get(session.index)
             if live is not None:
-                policy = live.policy
+                policy, up = live.policy, live.up
             else:
                 try:
                     saved = Saved.unpack(self._table.blob(session.index))
-                    policy = Policy.thaw(saved.policy)
+                    policy, up = Policy.thaw(saved.policy), saved.up
                 except (BlobError, TypeError):
                     continue  # its next event ends it, and names the fault
-            self._limit((session.index, session.generation), policy)
+            handle = session.index, session.generation
+            self._limit(handle, policy)
+            # A general timeout counts from the session's start.
+            self._bind(handle, policy, None if policy.session_timeout_s else up)
 
     def _tell_unknown(self, live: Live) -> None:
         name = self._shaping.unknown(live.policy)
@@ -765,7 +815,7 @@ class Control:
             index,
             address=agreed.address,
             local=agreed.local,
-            mtu=agreed.mtu,
+            mtu=min(agreed.mtu, live.policy.mtu or agreed.mtu),
             mru=agreed.mru,
             mppe_rx_bits=agreed.mppe_rx_bits,
             mppe_tx_bits=agreed.mppe_tx_bits,
@@ -782,6 +832,7 @@ class Control:
             self._broken(live, e, now)
             return
         self._limit(live.handle, live.policy)
+        self._bind(live.handle, live.policy, now if first else None)
         if first:
             self._tell_unknown(live)
         self._table.set_state(index, layout.STATE_ACTIVE)

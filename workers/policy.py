@@ -20,11 +20,28 @@ AT_LOGIN: Final = frozenset(
         "dns",
         "wins",
         "interface_id",
+        "mtu",
         "prefix6",
         "pool6",
         "delegated6",
         "delegated_pool6",
     }
+)
+# What a login of a session that is up may change (Termination-Action).
+RENEWED: Final = (
+    "session_timeout_s",
+    "idle_timeout_s",
+    "volume_up",
+    "volume_down",
+    "volume",
+    "again",
+    "state",
+    "rate_up",
+    "rate_down",
+    "burst_up",
+    "burst_down",
+    "filter",
+    "interim_s",
 )
 
 
@@ -56,17 +73,20 @@ class Policy:
     address_lists: tuple[str, ...] = ()  # sets that the address is put into
     # limits; 0: none
     sessions: int = 0  # of this user at once (Port-Limit)
-    session_timeout_s: int = 0
+    session_timeout_s: int = 0  # 0: as in [limits], -1: none; so for the next
     idle_timeout_s: int = 0
     volume_up: int = 0
     volume_down: int = 0
     volume: int = 0  # both together
+    again: bool = False  # Termination-Action: when the time is over, log in once more
+    state: bytes = b""  # and say this then
     # shaping; 0: as in [shaping], -1: none, burst 0: from the rate
     rate_up: int = 0
     rate_down: int = 0
     burst_up: int = 0
     burst_down: int = 0
     filter: str = ""  # Filter-Id: the name of a filter
+    mtu: int = 0  # Framed-MTU; 0: what the link agrees on
     # accounting
     interim_s: int = -1  # Acct-Interim-Interval; -1: as configured, 0: none
     classes: tuple[bytes, ...] = ()  # Class, sent back in each accounting record

@@ -66,3 +66,4 @@ class EventKinds:
     echo_lost: int
     desync: int
     resumed: int
+    bound: int

@@ -62,6 +62,7 @@ KINDS: Final = EventKinds(
     echo_lost=engine_module.EVENT_ECHO_LOST,
     desync=engine_module.EVENT_DESYNC,
     resumed=engine_module.EVENT_RESUMED,
+    bound=engine_module.EVENT_BOUND,
 )
 
 

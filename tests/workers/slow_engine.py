@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from workers.live import Handle
 from workers.ports import EventKinds
 
-KINDS = EventKinds(frame=1, installed=2, removed=3, echo_lost=4, desync=5, resumed=6)
+KINDS = EventKinds(frame=1, installed=2, removed=3, echo_lost=4, desync=5, resumed=6, bound=8)
 Event = tuple[int, int, int, bytes]
 
 

@@ -168,7 +168,8 @@ class World:
     def install(self, index: int = 0, name: str = "billy", password: str = "bob") -> Handle:  # noqa: S107
         """A call and a client behind it, which begins after Installed."""
         handle = self.allot(index)
-        policy = Policy(role="client", name=name, password=password, auth=self.settings.ppp.auth)
+        auth, mppe = self.settings.ppp.auth, self.settings.mppe.policy
+        policy = Policy(role="client", name=name, password=password, auth=auth, mppe=mppe)
         link = Link(policy, magic=0xC0FFEE + index, challenge=bytes(16))
         self.clients[handle] = Client(link)
         self.control.message(Install(*handle), self.now)

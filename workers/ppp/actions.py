@@ -65,7 +65,8 @@ class Authenticate:
     `response`. mschap: 8-octet `challenge`, 49-octet `response` (LM, NT, flag).
     mschapv2: 16-octet `challenge` (ours), 49-octet `response` (peer challenge 16,
     zero 8, NT 24, flags 1). eap-md5 and eap-mschapv2 are like chap-md5 and mschapv2.
-    `name` is as received, undecoded octets as surrogates.
+    `name` is as received, undecoded octets as surrogates. `state` is what the last
+    acceptance wants back (RFC 2865 section 5.24); the link does not know it.
     """
 
     method: str
@@ -73,6 +74,7 @@ class Authenticate:
     identifier: int
     challenge: bytes
     response: bytes
+    state: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

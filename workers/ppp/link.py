@@ -254,6 +254,19 @@ class Link:
             self._auth_at = now + self.policy.auth_timeout
             self._auth.rechallenge(now)
 
+    @property
+    def challenges(self) -> bool:
+        """Whether the peer can be asked to log in again: not with PAP, and not with EAP here."""
+        return isinstance(self._auth, ChapServer)
+
+    def reauthenticate(self, now: float) -> None:
+        """Challenge the peer of an up link once more, unless that is going on already."""
+        if isinstance(self._auth, ChapServer) and self._up and self._auth.over:
+            self._rechallenge_at = None
+            self._auth_at = now + self.policy.auth_timeout
+            self._auth.rechallenge(now)
+            self._drain(now)
+
     def authenticated(self, verdict: Verdict, now: float) -> None:
         """The answer to Authenticate. Late ones are of no use and do no harm."""
         if not self._is_awaited():

@@ -65,6 +65,7 @@ class Client:
                 request.identifier,
                 request.challenge,
                 request.response,
+                request.state,
             )
         )
 

@@ -39,6 +39,8 @@ FRAMED: Final = 2  # Service-Type
 PPP: Final = 1  # Framed-Protocol
 MPPE_REQUIRED: Final = 2  # RFC 2548 section 2.4.4; 1 is "allowed"
 MPPE_BITS: Final = ((0x4, 128), (0x8, 56), (0x2, 40))  # RFC 2548 section 2.4.5
+RADIUS_REQUEST: Final = 1  # Termination-Action
+MTU_MIN: Final = 576
 PLACE_MAX: Final = 64  # repeated attributes taken, of one kind
 AVPAIR: Final = re.compile(r"\s*([A-Za-z0-9-]+):([A-Za-z0-9#-]+)[=*](.*)", re.DOTALL)
 OURS: Final = "pptpcon"  # Cisco-AVPair = "pptpcon:rate-down=10M": needs no dictionary
@@ -273,6 +275,22 @@ def _direction(reading: _Reading, value: bytes) -> None:
     reading.direction = read_integer(value)
 
 
+def _timeout(value: bytes) -> int:
+    """0 is "none", whatever is configured; Policy says -1 for that."""
+    return read_integer(value) or -1
+
+
+def _mtu(value: bytes) -> int:
+    mtu = read_integer(value)
+    if mtu < MTU_MIN:
+        raise RemoteError("bad_attribute", f"Framed-MTU {mtu} is less than {MTU_MIN}")
+    return mtu
+
+
+def _again(value: bytes) -> bool:
+    return read_integer(value) == RADIUS_REQUEST
+
+
 def _raw(value: bytes) -> bytes:
     return value
 
@@ -288,8 +306,11 @@ READERS: Final[dict[Key, Reader]] = {
     A.REPLY_MESSAGE: _message,
     A.FRAMED_ROUTE: _added("routes", _route),
     A.CLASS: _added("classes", _raw),
-    A.SESSION_TIMEOUT: _said("session_timeout_s", read_integer),
-    A.IDLE_TIMEOUT: _said("idle_timeout_s", read_integer),
+    A.FRAMED_MTU: _said("mtu", _mtu),
+    A.STATE: _said("state", _raw),
+    A.SESSION_TIMEOUT: _said("session_timeout_s", _timeout),
+    A.IDLE_TIMEOUT: _said("idle_timeout_s", _timeout),
+    A.TERMINATION_ACTION: _said("again", _again),
     A.PORT_LIMIT: _said("sessions", read_integer),
     A.ACCT_INTERIM_INTERVAL: _interim,
     A.FRAMED_POOL: _said("pool", read_text),
@@ -334,6 +355,8 @@ def _read(packet: Packet, faults: list[RemoteError]) -> _Reading:
         except RemoteError as e:
             faults.append(RemoteError(e.fault, f"attribute {_named(key)}: {e}"))
     reading.limits()
+    if not reading.said.get("again"):
+        reading.said.pop("state", None)  # RFC 2865 section 5.24: for a new request only
     return reading
 
 

@@ -13,7 +13,7 @@ import random
 import socket
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastpath import layout
@@ -295,8 +295,8 @@ class Service:
         now = self._now()
         match kind:
             case wire.LOGIN:
-                index, generation, method, name, identifier, challenge, response = values
-                login = Login(method, name, identifier, challenge, response)
+                index, generation, *credentials, state = values
+                login = replace(Login(*credentials), state=state)
                 self._begin_login(at, seq, (index, generation), login, -1, now)
             case wire.EAP:
                 index, generation, identity, packet, token = values

@@ -16,7 +16,7 @@ from workers.policy import Policy
 from workers.ppp.actions import Verdict
 
 # from a worker
-LOGIN: Final = 1  # index, generation, method, name, identifier, challenge, response
+LOGIN: Final = 1  # index, generation, method, name, identifier, challenge, response, state
 EAP: Final = 2  # index, generation, identity, packet, token
 START: Final = 3  # Facts
 STOP: Final = 4  # sid, counters, cause, Unix time
