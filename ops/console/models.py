@@ -113,6 +113,7 @@ class Status(Answer):
     """Everything in sums; names nobody."""
 
     version: str
+    name: str = Field(description="server.name")
     ready: bool
     not_ready: list[str]
     started_unix: float

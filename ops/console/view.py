@@ -226,6 +226,7 @@ class View:
         reasons = self.not_ready()
         return {
             "version": self.version,
+            "name": self.settings.server.name,
             "ready": not reasons,
             "not_ready": reasons,
             "started_unix": table.started_unix,

@@ -165,9 +165,12 @@ def test_status_page(running: Console) -> None:
     text = body.decode()
     assert "/api/status" in text
     # One file, nothing from elsewhere; small.
-    assert not re.search(r'(src|href)="(?!/metrics")', text)
-    assert "http://" not in text and "https://" not in text
-    assert len(body) < 10_000
+    assert not re.search(r'(src|href)="(?!/metrics"|/api/openapi.json"|#search"|data:,")', text)
+    assert set(re.findall(r'"https?://[^"]*', text)) == {'"http://www.w3.org/2000/svg'}
+    assert not re.search(r"<[^>]* (on\w+|style)=", text)
+    assert "innerHTML" not in text and "eval" not in text
+    assert "unsafe" not in headers["content-security-policy"]
+    assert len(body) < 40_000
 
 
 def test_ready_only_while_calls_are_served(tmp_path: Path) -> None:
