@@ -52,7 +52,7 @@ apt_install() {
     for service in "$@"; do
         case $service in
             # a unit, an init script or both, as the package has it
-            pptpd | prometheus | openvpn | freeradius)
+            pptpd | prometheus | openvpn | freeradius | snmpd)
                 ! command -v systemctl >/dev/null || systemctl -q disable "$service" || true
                 ! command -v update-rc.d >/dev/null || update-rc.d "$service" disable || true
                 ;;
@@ -214,6 +214,9 @@ TEST_PACKAGES=(
     busybox-static=busybox
     curl=curl
     git=git
+    chromium=chromium
+    snmpd=snmpd
+    snmp=snmpwalk
 )
 # Of the bench in the lab's guest.
 BENCH_PACKAGES=(

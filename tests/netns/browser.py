@@ -123,19 +123,17 @@ class Tab:
         colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.ask("Emulation.setEmulatedMedia", features=[colours])
 
-    async def picture(self, path: Path) -> bytes:
-        """The whole page as PNG, kept in `path`."""
+    async def picture(self) -> bytes:
+        """The whole page as PNG."""
         found = await self.ask("Page.captureScreenshot", captureBeyondViewport=True)
-        octets = base64.b64decode(found["data"])
-        path.write_bytes(octets)
-        return octets
+        return base64.b64decode(found["data"])
 
 
 @contextlib.asynccontextmanager
 async def browser() -> AsyncIterator[Tab]:
     """A Chromium of its own with one tab; ended and its profile removed."""
     with tempfile.TemporaryDirectory(prefix="pptpcon-browser-", ignore_cleanup_errors=True) as home:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - done once, and soon
             [chromium(), *OPTIONS, f"--user-data-dir={home}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
