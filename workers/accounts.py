@@ -29,6 +29,19 @@ from workers.secrets_file import (
 )
 
 NOBODY: Final = Secret(0, "", "", b"no such account", NO_ADDRESS)
+# Of a rule, what a session that is up can be given anew.
+LIVE: Final = (
+    "session_timeout_s",
+    "idle_timeout_s",
+    "volume_up",
+    "volume_down",
+    "volume",
+    "rate_up",
+    "rate_down",
+    "burst_up",
+    "burst_down",
+    "filter",
+)
 CONFIGURED: Final = 4  # rank of [accounts.users]: above every line of the file
 
 
@@ -80,6 +93,10 @@ class Rule:
     def fits(self, names: Iterable[str]) -> bool:
         """Whether one of these forms of a name is meant."""
         return any(self._pattern.fullmatch(name) for name in names)
+
+    def says(self, name: str) -> Any:
+        """Its word for a field of Policy."""
+        return self._said.get(name, getattr(NOTHING_SAID, name))
 
     def complete(self, policy: Policy) -> Policy:
         """What the rule says, where the account itself said nothing."""
@@ -195,6 +212,19 @@ class Accounts:
             verdict, mppe_strengths=both or allowed, address=policy.address, pool=policy.pool
         )
         return Login(verdict, ANY_ADDRESS, policy)
+
+    def changes(self, before: Accounts, user: str, name: str, policy: Policy) -> dict[str, Any]:
+        """What other rules than those of `before` make of a session that is up: where it has
+        what its rule said then, it gets what its rule says now."""
+        names = {user, name, *self.names(name)}
+        old, new = before._first(names), self._first(names)
+        found: dict[str, Any] = {}
+        for field in LIVE:
+            was = old.says(field) if old is not None else getattr(NOTHING_SAID, field)
+            now = new.says(field) if new is not None else getattr(NOTHING_SAID, field)
+            if was != now and getattr(policy, field) == was:
+                found[field] = now
+        return found
 
     def _rule(self, found: _Found, name: str) -> Rule | None:
         """The first that matches the account or the name as it came."""

@@ -654,9 +654,12 @@ class Control:
 
     # -- what the account is given
 
-    def apply(self, handle: Handle, changes: Mapping[str, Any], now: float) -> str:
+    def apply(
+        self, handle: Handle, changes: Mapping[str, Any], now: float, *, from_start: bool = False
+    ) -> str:
         """Other values for some fields of a session's Policy (CoA, reload, command line);
-        "" when they are in force and in the blob, else why nothing has changed."""
+        "" when they are in force and in the blob, else why nothing has changed. A timeout
+        counts from now on, or from the session's start."""
         live = self._awake(handle, now)
         if live is None or live.phase in OVER or live.link is None:
             return "no such session"
@@ -673,19 +676,35 @@ class Control:
             self._log.info(
                 "session changed", sid=live.sid, user=live.user, fields=",".join(sorted(changes))
             )
-            self._policy_changed(live, before, now)
+            self._policy_changed(live, before, now, from_start=from_start)
         self._settle(live)
         return ""
 
-    def _policy_changed(self, live: Live, before: Policy, now: float) -> None:
+    def revise(self, changes: Callable[[str, str, Policy], dict[str, Any]], now: float) -> None:
+        """Other rules of accounts: `changes` says, of user, name and Policy of each session that
+        is up, what it is to have instead."""
+        for session in self._table.sessions():
+            if session.worker != self._worker or session.state != layout.STATE_ACTIVE:
+                continue
+            try:
+                saved = Saved.unpack(self._table.blob(session.index))
+                found = changes(saved.user, saved.peer_name, Policy.thaw(saved.policy))
+            except (BlobError, TypeError):
+                continue
+            if found:
+                self.apply((session.index, session.generation), found, now, from_start=True)
+
+    def _policy_changed(
+        self, live: Live, before: Policy, now: float, *, from_start: bool = False
+    ) -> None:
         """Carry out what an up session's new Policy says beside being kept in the blob."""
         if live.phase is Phase.UP:
             if live.policy.filter != before.filter:
                 self._tell_unknown(live)
             self._limit(live.handle, live.policy)
             if live.policy.session_timeout_s != before.session_timeout_s:
-                # Who changes it says how long from now on, as accel-ppp takes it.
-                self._bind(live.handle, live.policy, now)
+                # A CoA says how long from now on, as accel-ppp takes it.
+                self._bind(live.handle, live.policy, live.up if from_start else now)
             else:
                 self._bind(live.handle, live.policy)
 

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from fastpath import engine as engine_module
@@ -309,11 +310,14 @@ class Service:
                 self._log.error("order of the keeper not understood", reason=f"type {other!r}")
 
     def _configure(self, settings: Settings) -> None:
-        self._settings = settings
+        before, self._settings = self._settings, settings
         self._log.level = LEVELS[settings.log.level]
         self._log.style = settings.log.format
         self.control.configure(settings)
-        self._accounts = Accounts(settings, self._accounts.index)
+        old, self._accounts = self._accounts, Accounts(settings, self._accounts.index)
+        if settings.accounts.rules != before.accounts.rules:
+            said = partial(self._accounts.changes, old)
+            self.control.revise(said, self._loop.time())
         if not settings.accounts.chap_secrets:
             self._secrets_turn += 1  # what is being read is not wanted any more
             self._secrets = b""

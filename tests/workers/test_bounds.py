@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from ops.ranges import parse_address
 from ops.settings import AccountRule, Limits, Settings
 from tests.workers.slow_engine import KINDS
 from tests.workers.world import World, settings
+from workers.accounts import Accounts
 from workers.bounds import FIELDS, SAID, Bounds, bounds_of
 from workers.live import Handle
 from workers.policy import Policy
@@ -126,6 +128,29 @@ def test_a_reload_changes_what_holds_for_those_who_say_nothing() -> None:
     world.control.configure(conf())
     assert bounds(world, static) == Bounds()
     world.close()
+
+
+def test_other_rules_change_what_the_old_ones_gave(world: World) -> None:
+    billy, static = world.up(), world.start(1, "static", "secret")
+    # RADIUS, or a CoA, has said something of its own.
+    assert world.control.apply(billy, {"idle_timeout_s": 99}, world.now) == ""
+    world.now += 100
+    before, base = world.accounts, conf()
+    rules = (
+        AccountRule("billy", session_timeout_s=900, idle_timeout_s=5, rate_up=10**6),
+        AccountRule("*", session_timeout_s=50),
+    )
+    after = replace(base, accounts=replace(base.accounts, rules=rules))
+    accounts = Accounts(after, before.index)
+    world.control.configure(after)
+    world.control.revise(partial(accounts.changes, before), world.now)
+    world.run()
+    assert bounds(world, billy) == Bounds(1900 * 10**9, 99, 0, 0, 0, 0)
+    assert world.table.session(billy[0]).rate_up == 10**6
+    assert bounds(world, static).ends_ns == 1050 * 10**9
+    assert world.control.busy == 0
+    changed = [line["fields"] for line in world.log.named("session changed")]
+    assert changed[1:] == ["rate_up,session_timeout_s,volume", "session_timeout_s"]
 
 
 def test_time_over_and_logged_in_again() -> None:
