@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from dispatcher import descriptors, filters, firewall, nft
+from dispatcher import descriptors, filters, firewall, nft, xdp
 from dispatcher.descriptors import Tun, UnavailableError
 from dispatcher.firewall import Passed
+from dispatcher.xdp import Xdp
 from ops.settings import Settings
 
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared, not bound
@@ -32,6 +33,48 @@ class GreSockets:
     send: list[socket.socket]
     drop_all: socket.socket | None
     hop: list[socket.socket]  # packet sockets to send with, by worker; [] when raw ones do it
+    xdp: Xdp | None = None  # beside them
+    xdp_reason: str = ""  # why, or why not
+
+    @property
+    def receives(self) -> str:
+        """xdp, packet or raw."""
+        if self.xdp is not None and self.xdp.mode:
+            return "xdp"
+        return "packet" if self.packet_mode else "raw"
+
+    @property
+    def sends(self) -> str:
+        """The same for the way out."""
+        if self.xdp is not None and any(u.send_frames for own in self.xdp.units for u in own):
+            return "xdp"
+        return "packet" if self.hop else "raw"
+
+    def handed(self, worker: int) -> tuple[dict[str, int | list[int]], dict[str, Any]]:
+        """Descriptors and extras of one: ARCHITECTURE.md, "Boot contract"."""
+        fds: dict[str, int | list[int]] = {
+            "gre": self.receive[worker].fileno(),
+            "raw": self.send[worker].fileno(),
+        }
+        extra: dict[str, Any] = {"packet_mode": self.packet_mode}
+        if self.hop:
+            fds["hop"] = self.hop[worker].fileno()
+        if self.xdp is not None:
+            units = self.xdp.units[worker]
+            fds["xdp"] = [fd for unit in units for fd in (unit.sock.fileno(), unit.memory)]
+            extra["xdp"] = [unit.told() for unit in units]
+            if self.xdp.calls >= 0:
+                fds["xdp_calls"] = self.xdp.calls
+        return fds, extra
+
+    def close(self) -> None:
+        """Give all back."""
+        for sock in (*self.receive, *self.send, *self.hop):
+            sock.close()
+        if self.drop_all is not None:
+            self.drop_all.close()
+        if self.xdp is not None:
+            self.xdp.close()
 
 
 def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
@@ -58,7 +101,7 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
                 interface=_index(settings.gre.interface),
             )
         except OSError as e:
-            if mode == "packet":
+            if mode in ("packet", "xdp"):
                 raise UnavailableError(
                     f"packet sockets can't be had ({os.strerror(e.errno or 0)}); "
                     'set gre.mode = "raw"'
@@ -73,7 +116,8 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
             drop_all = descriptors.gre_raw(filters.NOTHING)
             why = _send_mode(settings, passed)
             hop = _hop_sockets(workers, why)
-            return GreSockets(True, reason, why.text, receive, send, drop_all, hop)
+            found = _xdp(settings, workers, why)
+            return GreSockets(True, reason, why.text, receive, send, drop_all, hop, *found)
     raw = [
         descriptors.gre_raw(
             filters.accept(own, address=address, bucket=(worker, workers)), receive_buffer=size
@@ -87,6 +131,22 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
     return GreSockets(False, reason, why.text, raw, [sock.dup() for sock in raw], None, hop)
 
 
+def _xdp(settings: Settings, workers: int, why: SendMode) -> tuple[Xdp | None, str]:
+    """AF_XDP beside the packet sockets, and why, or why not."""
+    gre = settings.gre
+    receive, send = gre.mode == "xdp", gre.send == "xdp"
+    if not receive and not send:
+        return None, "not configured"
+    try:
+        where = xdp.device(gre.interface)
+        size, mode = gre.receive_buffer_bytes, gre.xdp_mode
+        return xdp.open_all(
+            where, workers, receive=receive, send=send, buffer=size, mode=mode
+        ), "configured"
+    except xdp.XdpError as e:
+        raise UnavailableError(f"AF_XDP can't be had: {e}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class SendMode:
     """By packet sockets or not, and why."""
@@ -98,7 +158,7 @@ class SendMode:
 def _send_mode(settings: Settings, passed: Passed) -> SendMode:
     """Packet sockets go past output firewall, policy routing and IPsec: see gre.send."""
     if settings.gre.send != "auto":
-        return SendMode(settings.gre.send == "packet", "configured")
+        return SendMode(settings.gre.send != "raw", "configured")
     if descriptors.ipsec_policies():
         return SendMode(False, "there are IPsec policies")
     if passed.send:

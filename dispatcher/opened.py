@@ -94,13 +94,14 @@ class Opened:
             self.gre = gre_sockets.open_all(settings, workers, self.tuns)
         except OSError as e:
             raise UnavailableError(f"GRE sockets: {os.strerror(e.errno or 0)}") from None
-        mode = "packet" if self.gre.packet_mode else "raw"
         log.info(
             "gre mode",
-            mode=mode,
+            mode=self.gre.receives,
             reason=self.gre.reason,
-            send="packet" if self.gre.hop else "raw",
+            send=self.gre.sends,
             send_reason=self.gre.send_reason,
+            xdp=self.gre.xdp.mode if self.gre.xdp else "",
+            xdp_reason=self.gre.xdp_reason,
         )
         self.table_fd = descriptors.memfd("sessions")
         epoch = int(time.time()) & 0xFFFFFFFF
@@ -143,15 +144,12 @@ class Opened:
             fds["workers"] = [ours.fileno() for _, ours in self.accounts]
             return fds, {"state_dir": self._make_state_dir(settings)}
         tun = self.tuns[role.index]
-        fds["gre"] = self.gre.receive[role.index].fileno()
-        fds["raw"] = self.gre.send[role.index].fileno()
+        more, extra = self.gre.handed(role.index)
+        fds |= more
         fds["tun"] = tun.fd
-        if self.gre.hop:
-            fds["hop"] = self.gre.hop[role.index].fileno()
         fds["netops"] = self.pairs[role.index][0].fileno()
         fds["accounts"] = self.accounts[role.index][0].fileno()
-        return fds, {
-            "packet_mode": self.gre.packet_mode,
+        return fds, extra | {
             "cpu": self.plan.cpus[role.index],
             "tun_name": tun.name,
             "tun_ifindex": tun.ifindex,

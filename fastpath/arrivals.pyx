@@ -11,7 +11,7 @@ from fastpath.delivery cimport delivery_write
 from fastpath.frames cimport frames_open
 from fastpath.gre cimport gre_header, gre_parse
 from fastpath.layout cimport (
-    C_GRE_RX_BYTES, C_GRE_RX_PACKETS, C_RX_ACK_ONLY, D_RX_MALFORMED, D_RX_NO_SESSION,
+    C_GRE_RX_BY_XDP, C_GRE_RX_BYTES, C_GRE_RX_PACKETS, C_RX_ACK_ONLY, D_RX_MALFORMED, D_RX_NO_SESSION,
     D_RX_OVERLOAD, D_RX_WRONG_PEER)
 from fastpath.mmsg cimport mmsghdr, prepare_receive, receive_many, truncated
 from fastpath.mppe cimport crypt_job, key_chain
@@ -21,6 +21,7 @@ from fastpath.reorder cimport reorder_give_up, reorder_take
 from fastpath.tables cimport NOBODY, session
 from fastpath.tun cimport iovec
 from fastpath.wire cimport be16, checksum
+from fastpath.xdp cimport xdp_give_back, xdp_take
 
 
 cdef bint arrivals_open(data_path *path) noexcept nogil:
@@ -53,19 +54,43 @@ cdef void arrivals_close(data_path *path) noexcept nogil:
     free(path.arrivals.touched)
 
 
+cdef bint arrivals_rings(data_path *path) noexcept nogil:
+    """One batch of the AF_XDP rings; True when they may hold more."""
+    cdef uint32_t i, n = xdp_take(&path.xdp, path.batch)
+    if n < path.batch:
+        path.arrivals.senders.drained = True
+    crowd_turn(&path.arrivals.senders, path.now)
+    if n == 0:
+        return False
+    _begin(path, n)
+    path.count[C_GRE_RX_BY_XDP] += n
+    for i in range(n):
+        path.count[C_GRE_RX_PACKETS] += 1
+        path.count[C_GRE_RX_BYTES] += path.xdp.size_of[i]
+        _packet_in(path, path.xdp.at[i], path.xdp.size_of[i])
+    _pass_on(path)
+    xdp_give_back(&path.xdp)
+    return n == path.batch
+
+
+cdef void _begin(data_path *path, uint32_t n) noexcept nogil:
+    observe(path, 0, n)
+    path.arrivals.n = 0
+    path.reorder.n_done = 0
+    path.arrivals.n_touched = 0
+
+
 cdef bint arrivals_read(data_path *path) noexcept nogil:
     """One batch; True when the socket may hold more."""
     cdef int n = receive_many(path.gre_fd, path.arrivals.messages, path.batch)
     cdef int i
-    if n < <int>path.batch:
-        path.arrivals.senders.drained = True
-    crowd_turn(&path.arrivals.senders, path.now)
+    if not path.xdp.receives:      # else it has but what the rings can't take
+        if n < <int>path.batch:
+            path.arrivals.senders.drained = True
+        crowd_turn(&path.arrivals.senders, path.now)
     if n <= 0:
         return False
-    observe(path, 0, <uint32_t>n)
-    path.arrivals.n = 0
-    path.reorder.n_done = 0
-    path.arrivals.n_touched = 0
+    _begin(path, <uint32_t>n)
     for i in range(n):
         path.count[C_GRE_RX_PACKETS] += 1
         path.count[C_GRE_RX_BYTES] += path.arrivals.messages[i].msg_len

@@ -17,6 +17,9 @@ EVENT_HOP_LOST: int  # the packet socket failed: back on the raw socket, resolve
 EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
 EVENT_BOUND: int  # data: which of the record's bounds is reached, and its value: two uint64
 
+# (socket, memfd, interface index, its hardware address, frames to receive, to send)
+Ring = tuple[int, int, int, bytes, int, int]
+
 class EngineError(Exception): ...
 
 class Engine:
@@ -47,6 +50,8 @@ class Engine:
         mss_clamp: bool = True,
         skip_sids: Iterable[int] = (),  # poison: sessions a successor does not go on with
         hop_fd: int = -1,  # AF_PACKET SOCK_DGRAM socket for set_hop(); -1: always the raw one
+        calls_fd: int = -1,  # map of the XDP program that fills the rings; -1: none
+        rings: Iterable[Ring] = (),  # AF_XDP sockets; what they do not take goes as without
         window: int = 64,  # ours, as the peer was told: half of it is acknowledged at once
     ) -> None: ...
     def run(self) -> None: ...  # body of the data thread; returns after stop()

@@ -31,7 +31,7 @@ from fastpath.mppe cimport key_size
 from fastpath.operations cimport (
     OP_DOWN, OP_DOWN6, OP_FILTERS, OP_HOP, OP_INSTALL, OP_MPPE, OP_RATES, OP_REMOVE, OP_SEND, OP_UP,
     OP_UP6, operations_forget)
-from fastpath.output cimport output_close, output_open
+from fastpath.output cimport output_close, output_frames, output_open
 from fastpath.path cimport (
     EV_BOUND, EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_REMOVED, EV_RESUMED,
     KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER, data_path, path_record)
@@ -40,6 +40,7 @@ from fastpath.ring cimport (
     entry, ring_close, ring_drop, ring_open, ring_peek, ring_push, ring_sleep, ring_wake_owed)
 from fastpath.system cimport clear_event, now_ns, raise_event
 from fastpath.tables cimport NOBODY, tables_close, tables_open
+from fastpath.xdp cimport xdp_add, xdp_calls, xdp_close, xdp_open
 
 cdef enum:
     RING_SIZE = 4194304
@@ -70,7 +71,7 @@ cdef class Engine:
                   int tun_fd, bint packet_mode, int cpu=-1, uint32_t batch=64,
                   uint32_t reorder_depth=32, uint32_t reorder_timeout_ms=50,
                   uint32_t ack_delay_ms=100, bint mss_clamp=True,
-                  skip_sids=(), int hop_fd=-1, uint32_t window=64):
+                  skip_sids=(), int hop_fd=-1, uint32_t window=64, int calls_fd=-1, rings=()):
         cdef data_path *path = &self.path
         if worker >= table.head.workers:
             raise EngineError(f"worker {worker} of {table.head.workers}")
@@ -107,6 +108,13 @@ cdef class Engine:
                 or not reorder_open(path) or not output_open(path)
                 or not backlog_open(&path.behind) or not limits_open(path)):
             raise MemoryError
+        xdp_open(&path.xdp, worker)
+        for fd, memory, ifindex, mac, receive_frames, send_frames in rings:
+            xdp_add(&path.xdp, fd, memory, ifindex, mac, receive_frames, send_frames)
+        if path.xdp.sender != NULL:
+            output_frames(path)
+        if calls_fd >= 0:
+            xdp_calls(&path.xdp, calls_fd)
         path.events.asleep = 1
         path.now = now_ns()
         self._resume(frozenset(skip_sids))
@@ -133,6 +141,7 @@ cdef class Engine:
         output_close(path)
         limits_close(path)
         backlog_close(&path.behind)
+        xdp_close(&path.xdp)
 
     @property
     def event_fd(self):

@@ -65,6 +65,8 @@ cdef enum:
     C_GRE_TX_PACKETS
     C_GRE_TX_BYTES
     C_GRE_TX_BY_HOP            # of them by the packet socket, past the routing table
+    C_GRE_TX_BY_XDP            # of them by an AF_XDP ring
+    C_GRE_RX_BY_XDP            # received so
     C_TX_CONTROL               # PPP frames of the control thread
     C_TX_ACK_ONLY
     C_TUN_TX_WRITES            # writes: super-packets count once

@@ -19,6 +19,7 @@ from fastpath.reorder cimport reorder_forget
 from fastpath.tables cimport (
     NOBODY, session, tables_add, tables_add_inner, tables_add_six, tables_remove,
     tables_remove_inner, tables_remove_six)
+from fastpath.xdp cimport xdp_enter, xdp_leave
 
 
 cdef bint links_left(data_path *path, uint32_t index) noexcept nogil:
@@ -102,6 +103,7 @@ cdef session *_fill(data_path *path, uint32_t index, record *r) noexcept nogil:
     s.frames = FRAME_BURST
     s.mtu = 1500
     tables_add(&path.t, s)
+    xdp_enter(&path.xdp, s.call_id, s.peer, s.here)
     return s
 
 
@@ -215,6 +217,7 @@ cdef void links_remove(data_path *path, session *s) noexcept nogil:
     links_six_down(path, s)
     if s.state == DATA_UP:
         tables_remove_inner(&path.t, s)
+    xdp_leave(&path.xdp, s.call_id)
     tables_remove(&path.t, s)
     limits_remove(path, s)
     downlink_forget(path, s)

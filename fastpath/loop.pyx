@@ -3,16 +3,17 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastpath.arrivals cimport arrivals_read
+from fastpath.arrivals cimport arrivals_read, arrivals_rings
 from fastpath.downlink cimport downlink_read
 from fastpath.layout cimport C_GRE_RX_PACKETS, C_TUN_RX_PACKETS, C_WAKEUPS
 from fastpath.operations cimport operations_take
 from fastpath.output cimport output_flush
 from fastpath.path cimport data_path
 from fastpath.ring cimport ring_sleep, store_release
-from fastpath.system cimport clear_event, exact_timers, nap, now_ns, pin_to, thread_id, wait_for
+from fastpath.system cimport clear_event, exact_timers, nap, now_ns, pin_to, thread_id
 from fastpath.tables cimport NOBODY
 from fastpath.timers cimport timers_run
+from fastpath.xdp cimport xdp_wait
 
 cdef enum:
     # Between few packets that come fast the thread naps, as a network card holds its
@@ -26,6 +27,8 @@ cdef enum:
     POLL_MOST = 5000
     READY_GRE = 1
     READY_TUN = 2
+    READY_RINGS = 8
+    SOCKET_EVERY = 8           # rounds, where the rings have nearly all
 
 
 cdef uint64_t _nap_for(data_path *path, uint64_t before, uint64_t since) noexcept nogil:
@@ -48,15 +51,25 @@ cdef void _time_polls(data_path *path) noexcept nogil:
     cdef int _i, woken = 0
     for _i in range(16):
         began = now_ns()
-        wait_for(path.gre_fd, path.tun_fd, path.wake_fd, 0, &woken)
+        xdp_wait(&path.xdp, path.gre_fd, path.tun_fd, path.wake_fd, 0, &woken)
         began = now_ns() - began
         if began < best:
             best = began
     path.poll_ns = best if best > POLL_LEAST else POLL_LEAST
 
 
+cdef int _all(data_path *path) noexcept nogil:
+    """All that is to be tried without asking."""
+    if not path.xdp.receives:
+        return READY_GRE | READY_TUN
+    path.arrivals.rounds += 1
+    if path.arrivals.rounds % SOCKET_EVERY == 0:
+        return READY_GRE | READY_TUN | READY_RINGS
+    return READY_TUN | READY_RINGS
+
+
 cdef void loop_run(data_path *path) noexcept nogil:
-    cdef int ready = READY_GRE | READY_TUN, woken = 0
+    cdef int ready = READY_GRE | READY_TUN | READY_RINGS, woken = 0
     cdef uint64_t until, rest, before = 0, since
     if path.cpu >= 0:
         if not pin_to(path.cpu):
@@ -69,6 +82,8 @@ cdef void loop_run(data_path *path) noexcept nogil:
     while not path.stopping:
         path.now = now_ns()
         operations_take(path)
+        if ready & READY_RINGS and not (path.xdp.receives and arrivals_rings(path)):
+            ready &= ~READY_RINGS
         if ready & READY_GRE and not arrivals_read(path):
             ready &= ~READY_GRE
         if ready & READY_TUN and not downlink_read(path):
@@ -91,20 +106,20 @@ cdef void loop_run(data_path *path) noexcept nogil:
             if 0 < rest < until:
                 nap(rest)
                 path.count[C_WAKEUPS] += 1
-                ready = READY_GRE | READY_TUN
+                ready = _all(path)
                 continue
             if not ring_sleep(&path.operations):
                 until = 0
         else:
             # Trying both costs less than asking which.
-            ready = READY_GRE | READY_TUN
+            ready = _all(path)
             continue
-        wait_for(path.gre_fd, path.tun_fd, path.wake_fd, until, &woken)
+        xdp_wait(&path.xdp, path.gre_fd, path.tun_fd, path.wake_fd, until, &woken)
         store_release(&path.operations.asleep, 0)
         if woken & 4:
             clear_event(path.wake_fd)
         if until:
             path.count[C_WAKEUPS] += 1
-        ready |= woken & 3
+        ready |= woken & (READY_GRE | READY_TUN | READY_RINGS)
     operations_take(path)
     output_flush(path)

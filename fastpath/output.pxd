@@ -4,11 +4,12 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from fastpath.path cimport (
-    OUT_HEAD, OUT_MAX, OUT_SIZE, PPP_COMP, PPP_IP, PPP_IPV6, data_path, out_item)
+    OUT_HEAD, OUT_MAX, PPP_COMP, PPP_IP, PPP_IPV6, data_path, out_item)
 from fastpath.tables cimport session
 from fastpath.wire cimport put16
 
 cdef bint output_open(data_path *path) noexcept nogil
+cdef void output_frames(data_path *path) noexcept nogil
 cdef void output_close(data_path *path) noexcept nogil
 cdef uint8_t *output_frame(data_path *path, session *s, uint32_t protocol,
                            uint32_t n) noexcept nogil
@@ -21,7 +22,7 @@ cdef inline uint8_t *output_slot(data_path *path) noexcept nogil:
     """The next output buffer; flushes when all are full."""
     if path.output.n == OUT_MAX:
         output_flush(path)
-    return path.output.octets + path.output.n * OUT_SIZE + OUT_HEAD
+    return path.output.slots[path.output.n] + OUT_HEAD
 
 
 cdef inline void output_data(data_path *path, session *s, uint8_t *p, uint32_t n) noexcept nogil:

@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 from fastpath.acks cimport acks_unlist
 from fastpath.gre cimport gre_build
 from fastpath.layout cimport (
-    C_GRE_TX_BY_HOP, C_GRE_TX_BYTES, C_GRE_TX_PACKETS, C_TX_ACK_ONLY, C_TX_CONTROL, C_TX_DATA,
+    C_GRE_TX_BY_HOP, C_GRE_TX_BY_XDP, C_GRE_TX_BYTES, C_GRE_TX_PACKETS, C_TX_ACK_ONLY, C_TX_CONTROL, C_TX_DATA,
     C_TX_DATA_BYTES, D_TX_SEND_FAILED)
 from fastpath.mmsg cimport (
     address_hop, address_message, hop_message, mmsghdr, out_message, prepare_hop, prepare_message,
@@ -18,10 +18,13 @@ from fastpath.mppe cimport (
     MPPE_A, MPPE_COUNT, MPPE_D, chain_add, chain_begin, crypt, crypt_job, key_chain, key_size,
     next_key, run_chains)
 from fastpath.path cimport (
-    EV_HOP_LOST, OUT_HEAD, OUT_MAX, OUT_SIZE, commit_tx, data_path, drop, observe, out_item, tell)
+    EV_HOP_LOST, OUT_HEAD, OUT_MAX, OUT_SIZE, WAY_HOP, WAY_RAW, WAY_XDP, commit_tx, data_path,
+    drop, observe, out_item, tell)
 from fastpath.system cimport wait_writable
 from fastpath.tables cimport session
 from fastpath.wire cimport be16, checksum, put16
+from fastpath.xdp cimport (
+    xdp_ethernet, xdp_frame, xdp_owns, xdp_put, xdp_room, xdp_send, xdp_unsent, xsk)
 
 cdef enum:
     HOP_PROOF = 15             # seconds between packets that let the kernel prove a neighbour
@@ -46,7 +49,19 @@ cdef bint output_open(data_path *path) noexcept nogil:
     for i in range(OUT_MAX):
         prepare_message(&path.output.messages[i], &path.output.targets[i])
         prepare_hop(&path.output.hop_messages[i], &path.output.hop_targets[i])
+        path.output.slots[i] = path.output.octets + i * OUT_SIZE
     return True
+
+
+cdef void output_frames(data_path *path) noexcept nogil:
+    """From now on packets are built where the AF_XDP socket sends them from."""
+    cdef uint32_t i
+    cdef uint8_t *frame
+    for i in range(OUT_MAX):
+        frame = xdp_frame(&path.xdp)
+        if frame == NULL:
+            return
+        path.output.slots[i] = frame
 
 
 cdef void output_close(data_path *path) noexcept nogil:
@@ -115,7 +130,7 @@ cdef void output_flush(data_path *path) noexcept nogil:
     cdef key_chain *chains = path.output.chains
     cdef uint32_t n_chains = 0
     cdef bint ack
-    cdef uint32_t at = 0, end
+    cdef uint32_t at = 0, end, room = xdp_room(&path.xdp)
     cdef int sent, tries = 0, waits = 8    # ms for all of the queue, at most
     if n == 0:
         return
@@ -160,17 +175,17 @@ cdef void output_flush(data_path *path) noexcept nogil:
             acks_unlist(path, s)
         o.start = o.p - size
         o.total = o.n + size
-        o.by_hop = s.hop_ifindex != 0 and o.total + 20 <= s.hop_mtu
-        if o.by_hop and s.hop_age >= HOP_PROOF:
-            s.hop_age = 0
-            o.by_hop = 0
-        if o.by_hop:
-            _ip_header(path, s, o)
-            address_hop(&path.output.hop_targets[i], s.hop_ifindex, s.hop_mac, o.start - 20,
-                        o.total + 20)
-        else:
+        _choose(path, s, o, &room)
+        if o.way == WAY_RAW:
             address_message(&path.output.messages[i], &path.output.targets[i], s.peer, s.here,
                             o.start, o.total)
+            continue
+        _ip_header(path, s, o)
+        if o.way == WAY_XDP:
+            xdp_ethernet(&path.xdp, o.start - 34, s.hop_mac)
+        else:
+            address_hop(&path.output.hop_targets[i], s.hop_ifindex, s.hop_mac, o.start - 20,
+                        o.total + 20)
     run_chains(chains, n_chains, jobs)
     if n_jobs:
         crypt(jobs, n_jobs)
@@ -179,9 +194,12 @@ cdef void output_flush(data_path *path) noexcept nogil:
         commit_tx(touched[i])
     while at < n:
         end = at + 1
-        while end < n and path.output.items[end].by_hop == path.output.items[at].by_hop:
+        while end < n and path.output.items[end].way == path.output.items[at].way:
             end += 1
-        if path.output.items[at].by_hop:
+        if path.output.items[at].way == WAY_XDP:
+            at += _by_ring(path, at, end)
+            continue
+        if path.output.items[at].way == WAY_HOP:
             sent = send_many(path.output.hop_fd, path.output.hop_messages + at, end - at)
         else:
             sent = send_many(path.output.raw_fd, path.output.messages + at, end - at)
@@ -197,27 +215,66 @@ cdef void output_flush(data_path *path) noexcept nogil:
         if (errno == EAGAIN or errno == ENOBUFS) and tries < 3 and waits > 0:
             tries += 1
             waits -= 1
-            if path.output.items[at].by_hop:
+            if path.output.items[at].way == WAY_HOP:
                 wait_writable(path.output.hop_fd)
             else:
                 wait_writable(path.output.raw_fd)
             continue
         o = &path.output.items[at]
         s = o.s
-        if o.by_hop and errno != EAGAIN and errno != ENOBUFS:
-            # The device has gone or changed: the routed way at once, and tell.
-            if s.hop_ifindex:
-                s.hop_ifindex = 0
-                tell(path, EV_HOP_LOST, s, NULL, 0)
-            o.by_hop = 0
-            address_message(&path.output.messages[at], &path.output.targets[at], s.peer, s.here,
-                            o.start, o.total)
+        if o.way == WAY_HOP and errno != EAGAIN and errno != ENOBUFS:
+            _hop_lost(path, at)
             continue
         if o.inner:
             drop(path, s, D_TX_SEND_FAILED)
         at += 1
         tries = 0
     path.output.n = 0
+
+
+cdef void _choose(data_path *path, session *s, out_item *o, uint32_t *room) noexcept nogil:
+    cdef xsk *ring = path.xdp.sender
+    if s.hop_ifindex == 0 or o.total + 20 > s.hop_mtu:
+        o.way = WAY_RAW
+        return
+    if s.hop_age >= HOP_PROOF:
+        s.hop_age = 0
+        o.way = WAY_RAW
+        return
+    o.way = WAY_HOP
+    if room[0] and ring.ifindex == s.hop_ifindex and xdp_owns(ring, o.start):
+        room[0] -= 1
+        o.way = WAY_XDP
+
+
+cdef void _hop_lost(data_path *path, uint32_t at) noexcept nogil:
+    """The device has gone or changed: the routed way at once, and tell."""
+    cdef out_item *o = &path.output.items[at]
+    cdef session *s = o.s
+    if s.hop_ifindex:
+        s.hop_ifindex = 0
+        tell(path, EV_HOP_LOST, s, NULL, 0)
+    o.way = WAY_RAW
+    address_message(&path.output.messages[at], &path.output.targets[at], s.peer, s.here, o.start,
+                    o.total)
+
+
+cdef uint32_t _by_ring(data_path *path, uint32_t at, uint32_t end) noexcept nogil:
+    """Hand over these frames, and take others for their slots; how many are done with."""
+    cdef uint32_t i, sent = end - at
+    for i in range(at, end):
+        xdp_put(&path.xdp, i - at, path.output.items[i].start - 34, path.output.items[i].total + 34)
+    if not xdp_send(&path.xdp, sent):
+        i = xdp_unsent(&path.xdp)
+        sent -= i if i < sent else sent
+        for i in range(at + sent, end):
+            _hop_lost(path, i)
+    if sent:
+        observe(path, 1, sent)
+    for i in range(at, at + sent):
+        _sent(path, &path.output.items[i])
+        path.output.slots[i] = xdp_frame(&path.xdp)
+    return sent
 
 
 cdef void _ip_header(data_path *path, session *s, out_item *o) noexcept nogil:
@@ -241,8 +298,10 @@ cdef void _ip_header(data_path *path, session *s, out_item *o) noexcept nogil:
 cdef void _sent(data_path *path, out_item *o) noexcept nogil:
     path.count[C_GRE_TX_PACKETS] += 1
     path.count[C_GRE_TX_BYTES] += o.total
-    if o.by_hop:
+    if o.way == WAY_HOP:
         path.count[C_GRE_TX_BY_HOP] += 1
+    elif o.way == WAY_XDP:
+        path.count[C_GRE_TX_BY_XDP] += 1
     if o.inner:
         path.count[C_TX_DATA] += 1
         path.count[C_TX_DATA_BYTES] += o.inner

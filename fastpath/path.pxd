@@ -22,6 +22,7 @@ from fastpath.shaper cimport packet_pool, waiting
 from fastpath.system cimport raise_event
 from fastpath.tables cimport session, tables
 from fastpath.tun cimport iovec, writer, writer_begin, writer_end
+from fastpath.xdp cimport xdp_way
 
 cdef enum:
     ROLE_SERVER = 0
@@ -36,10 +37,13 @@ cdef enum:
     EV_BOUND = 8
     # our choices
     IN_SIZE = 2304             # an inner packet of 1500 with all headers, and some
-    OUT_SIZE = 2304
+    OUT_SIZE = 2048            # as a frame of an AF_XDP ring
     OUT_HEAD = 64              # room for GRE, PPP and MPPE headers before the inner packet
     OUT_MAX = 128              # packets of one sendmmsg
     POOL_SIZE = 2048           # packets held for reordering, all sessions together
+    WAY_RAW = 0                # by the routing table
+    WAY_HOP = 1                # to the next hop, by packet socket
+    WAY_XDP = 2                # to the next hop, by the AF_XDP ring of its device
     DESYNCS = 16
     MS = 1000000               # ns
     KEY_WORK = 8192            # key changes for gaps, a session and second,
@@ -78,6 +82,7 @@ cdef struct arrived:           # a batch from subscribers
     session **touched
     uint32_t n_touched
     crowd senders
+    uint32_t rounds            # of reading, rings first
     bint unproven              # IP headers come past the kernel's own look at them
 
 cdef struct reorder_queue:     # of all sessions: places by number, `free` is a stack of them
@@ -106,13 +111,14 @@ cdef struct out_item:
     uint8_t *secret            # where encryption begins, NULL: clear
     uint32_t secret_size
     uint8_t ack_only
-    uint8_t by_hop             # by the packet socket
+    uint8_t way                # WAY_RAW, ...
     uint8_t *start             # GRE header, for the raw socket
     uint32_t total             # octets from there
 
 cdef struct output_queue:      # to subscribers
     int raw_fd, hop_fd
     uint8_t *octets
+    uint8_t *slots[OUT_MAX]    # of octets, or frames of the AF_XDP socket that sends
     out_item *items
     uint32_t n
     crypt_job *jobs
@@ -148,6 +154,7 @@ cdef struct data_path:
     reorder_queue reorder
     owed_acks owed
     output_queue output
+    xdp_way xdp
     writer writing
     backlog behind
     rates shaping

@@ -59,8 +59,9 @@ class Workers:
 class Gre:
     """[gre] Enhanced GRE, RFC 2637 section 4."""
 
-    mode: Literal["auto", "packet", "raw"] = "auto"
-    send: Literal["auto", "packet", "raw"] = "auto"
+    mode: Literal["auto", "xdp", "packet", "raw"] = "auto"
+    send: Literal["auto", "xdp", "packet", "raw"] = "auto"
+    xdp_mode: Literal["auto", "native", "generic"] = "auto"  # how the program is attached
     batch: int = 64  # packets drained for each wake-up and socket
     window: int = 64  # our receive window, told in OCRP
     reorder_depth: int = 32  # packets held for a late one; 0: none

@@ -11,11 +11,15 @@ import os
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from fastpath import mppe
 from fastpath.engine import SERVER, Engine
 from fastpath.layout import Table
 from ops import boot
+
+if TYPE_CHECKING:
+    from fastpath.engine import Ring
 
 
 def _data(engine: Engine, name: str) -> None:
@@ -26,6 +30,19 @@ def _data(engine: Engine, name: str) -> None:
     except OSError:
         pass  # a name for `top`, nothing more
     engine.run()
+
+
+def rings(started: boot.Boot) -> list[Ring]:
+    """The AF_XDP sockets among the inherited descriptors."""
+    fds = started.fds.get("xdp", [])
+    told = started.extra.get("xdp", [])
+    return [
+        (
+            *(fds[2 * i], fds[2 * i + 1], unit["ifindex"], bytes.fromhex(unit["mac"])),
+            *(unit["receive_frames"], unit["send_frames"]),
+        )
+        for i, unit in enumerate(told)
+    ]
 
 
 def make_engine(started: boot.Boot, table: Table) -> Engine:
@@ -47,6 +64,8 @@ def make_engine(started: boot.Boot, table: Table) -> Engine:
         mss_clamp=started.settings.ppp.mss_clamp,
         hop_fd=started.fds.get("hop", -1),
         window=gre.window,
+        calls_fd=started.fds.get("xdp_calls", -1),
+        rings=rings(started),
         skip_sids=started.extra.get("poison_sids", ()),
     )
 

@@ -65,7 +65,14 @@ def cross_check(
 
 def _check_gre(sections: dict[str, Section]) -> list[Remark]:
     gre = sections.get("gre")
-    if not isinstance(gre, Gre) or gre.mode != "raw" or not gre.interface:
+    if not isinstance(gre, Gre):
+        return []
+    if "xdp" in (gre.mode, gre.send) and not gre.interface:
+        key = "mode" if gre.mode == "xdp" else "send"
+        return [Remark(("gre", key), '"xdp" is for one device: name it as gre.interface')]
+    if gre.mode == "raw" and gre.send == "xdp":
+        return [Remark(("gre", "send"), '"xdp" goes with packet sockets: change gre.mode = "raw"')]
+    if gre.mode != "raw" or not gre.interface:
         return []
     text = 'is for packet sockets, but gre.mode is "raw": leave one of them out'
     return [Remark(("gre", "interface"), text)]

@@ -122,17 +122,25 @@ class Workers(Section):
 class Gre(Section):
     """The data channel: enhanced GRE."""
 
-    mode: Literal["auto", "packet", "raw"] = Field(
+    mode: Literal["auto", "xdp", "packet", "raw"] = Field(
         "auto",
-        description="How GRE is received: by packet sockets with fanout (many workers), by a raw"
-        " socket (one or two workers, odd links), or whichever fits.",
+        description="How GRE is received: by an XDP program and AF_XDP rings at gre.interface (one"
+        " worker; the least CPU), with packet sockets for what these can't take; by packet sockets"
+        " with fanout (many workers); by a raw socket (one or two workers, odd links); or whichever"
+        " fits.",
     )
-    send: Literal["auto", "packet", "raw"] = Field(
+    send: Literal["auto", "xdp", "packet", "raw"] = Field(
         "auto",
-        description="How GRE is sent: by packet sockets to the next hop (half the cost; local"
-        " firewall rules for output don't see it), by raw sockets, or packet sockets wherever"
-        " GRE is received by them, no IPsec policy is set and no rule of the firewall is about"
-        " GRE.",
+        description="How GRE is sent: by AF_XDP rings of gre.interface, a queue for each worker,"
+        " past its queueing discipline; by packet sockets to the next hop (half the cost of raw"
+        " ones; local firewall rules for output see neither); by raw sockets; or packet sockets or"
+        " better wherever GRE is received by them, no IPsec policy is set and no rule of the"
+        " firewall is about GRE.",
+    )
+    xdp_mode: Literal["auto", "native", "generic"] = Field(
+        "auto",
+        description="How the XDP program is attached: by the device's driver (some cards lose"
+        " their link for a moment), after it, or by the driver where it can.",
     )
     batch: Annotated[Whole, Field(ge=1, le=1024)] = Field(
         64, description="Packets taken from a socket at a time, at most."

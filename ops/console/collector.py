@@ -41,6 +41,8 @@ DATA: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "gre_rx_packets": ("pptp_gre_packets_total", ("receive",)),
     "gre_tx_packets": ("pptp_gre_packets_total", ("transmit",)),
     "gre_tx_by_hop": ("pptp_gre_packets_by_next_hop_total", ()),
+    "gre_tx_by_xdp": ("pptp_gre_packets_by_xdp_total", ("transmit",)),
+    "gre_rx_by_xdp": ("pptp_gre_packets_by_xdp_total", ("receive",)),
     "gre_rx_bytes": ("pptp_gre_bytes_total", ("receive",)),
     "gre_tx_bytes": ("pptp_gre_bytes_total", ("transmit",)),
     "rx_ack_only": ("pptp_gre_ack_only_packets_total", ("receive",)),

@@ -145,6 +145,12 @@ SERIES: Final[tuple[Series, ...]] = (
         "worker",
     ),
     _counter(
+        "pptp_gre_packets_by_xdp_total",
+        "GRE packets received or sent by AF_XDP rings.",
+        "worker",
+        "direction",
+    ),
+    _counter(
         "pptp_gre_bytes_total",
         "Octets of GRE packets, outer IP header included where the socket shows it.",
         "worker",

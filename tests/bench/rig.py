@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from struct import pack
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from dispatcher import descriptors, gre_sockets, nft
 from dispatcher.descriptors import Tun
@@ -275,6 +275,25 @@ def plain_gre() -> socket.socket:
 
 
 @dataclass(slots=True)
+class Ways:
+    """gre.mode, gre.send and gre.xdp_mode of what is measured."""
+
+    receive: Literal["auto", "xdp", "packet", "raw"] = "auto"
+    send: Literal["auto", "xdp", "packet", "raw"] = "auto"
+    xdp_mode: Literal["auto", "native", "generic"] = "auto"
+
+
+WAYS: Final = {
+    "auto": Ways(),
+    "xdp": Ways("xdp", "xdp"),
+    "generic": Ways("xdp", "xdp", "generic"),
+    "packet": Ways("packet", "packet"),
+    "send": Ways("packet", "xdp"),
+    "raw": Ways("raw", "raw"),
+}
+
+
+@dataclass(slots=True)
 class Opened:
     """What our server has open, as the keeper opens it."""
 
@@ -293,6 +312,7 @@ class OurServer:
     workers: int = 1
     cpus: tuple[int, ...] = (CPU,)
     batch: int = 0  # of gre.batch; 0: the default
+    ways: Ways = field(default_factory=Ways)
     settings: Settings = field(default_factory=Settings)
     threads: list[threading.Thread] = field(default_factory=list)
     engines: list[fast.Engine] = field(default_factory=list)
@@ -315,7 +335,10 @@ class OurServer:
         self.settings = Settings(
             gre=Gre(
                 receive_buffer_bytes=RECEIVE_BUFFER,
-                interface="wan",
+                interface="wan" if self.ways.receive != "raw" else "",
+                mode=self.ways.receive,
+                send=self.ways.send,
+                xdp_mode=self.ways.xdp_mode,
                 batch=self.batch or Gre().batch,
             ),
             limits=Limits(max_sessions=SUBSCRIBERS),
@@ -342,18 +365,16 @@ class OurServer:
 
     def _engine(self, index: int) -> None:
         gre, tun = self.opened.gre, self.opened.tuns[index]
-        fds: dict[str, Any] = {"gre": gre.receive[index].fileno(), "raw": gre.send[index].fileno()}
+        fds, extra = gre.handed(index)
         fds["tun"] = tun.fd
-        if gre.hop:
-            fds["hop"] = gre.hop[index].fileno()
         started = boot.Boot(
             role="worker",
             index=index,
             run_dir="",
             settings=self.settings,
             fds=fds,
-            extra={
-                "packet_mode": gre.packet_mode,
+            extra=extra
+            | {
                 "cpu": self.cpus[index % len(self.cpus)],
                 "tun_name": tun.name,
                 "tun_ifindex": tun.ifindex,
@@ -507,9 +528,6 @@ class OurServer:
         opened = self.opened
         if opened.table is not None:
             opened.table.close()
-        for sock in (*opened.gre.receive, *opened.gre.send, *opened.gre.hop):
-            sock.close()
-        if opened.gre.drop_all is not None:
-            opened.gre.drop_all.close()
+        opened.gre.close()
         for tun in opened.tuns:
             os.close(tun.fd)

@@ -18,7 +18,7 @@ import argparse
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,17 +64,26 @@ class Samples:
     plain_loop: list[float] = field(default_factory=list)
     ours_sent: list[float] = field(default_factory=list)
     ours_threads: list[float] = field(default_factory=list)
+    # the same of other I/O ways, by name
+    others: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
 
 class Bench:
     """The three servers, for MPPE on or off."""
 
     def __init__(
-        self, plain: Plain, *, encrypted: bool, count: int = SESSIONS, batch: int = 0
+        self,
+        plain: Plain,
+        *,
+        encrypted: bool,
+        count: int = SESSIONS,
+        batch: int = 0,
+        ways: Sequence[str] = ("auto",),
     ) -> None:
         self.plain = plain
         self.encrypted = encrypted
         self.batch = batch
+        self.ways = ways  # of our server; those after the first are measured beside it
         self.calls = rig.calls(count)
         self.clients: Any = None
         self._exits = ExitStack()
@@ -84,9 +93,18 @@ class Bench:
         try:
             self.base = enter(Wire(server_drops=True))
             self.other = enter(PlainServer(enter(Wire()), self.plain, self.calls))
-            self.ours = enter(
-                OurServer(enter(Wire()), self.calls, self.encrypted, batch=self.batch)
-            )
+            servers = {
+                way: enter(
+                    OurServer(
+                        *(enter(Wire()), self.calls, self.encrypted),
+                        batch=self.batch,
+                        ways=rig.WAYS[way],
+                    )
+                )
+                for way in self.ways
+            }
+            self.ours = servers[self.ways[0]]
+            self.others = {way: servers[way] for way in self.ways[1:]}
         except BaseException:
             self._exits.close()
             raise
@@ -118,6 +136,12 @@ class Bench:
                     make()
                 self._address(up, wire, burst)
                 take(samples, burst, up)
+            for way, server in self.others.items():
+                self._address(up, server.wire, burst)
+                sent, done = server.burst(self.plain, burst, up=up)
+                calls, threads = samples.others.setdefault(way, ([], []))
+                calls.append(sent)
+                threads.append(done)
         return samples
 
     def _make(self, up: bool, active: int, burst: Burst) -> None:
@@ -173,6 +197,7 @@ def judge(result: Result, way: str, encrypted: bool, active: int, rounds: list[S
         return statistics.median(values) / packets
 
     ratios, plain_all, ours_all = [], [], []
+    others: dict[str, tuple[list[float], list[float]]] = {}
     for r in rounds:
         base = per_packet(r.base)
         plain = max(0.0, per_packet(r.plain_sent) - base) + per_packet(r.plain_loop, ALL)
@@ -180,6 +205,11 @@ def judge(result: Result, way: str, encrypted: bool, active: int, rounds: list[S
         ratios.append(plain / ours)
         plain_all.append(plain)
         ours_all.append(ours)
+        for name, (calls, threads) in r.others.items():
+            other = max(0.0, per_packet(calls) - base) + per_packet(threads, ALL)
+            values, of_ours = others.setdefault(name, ([], []))
+            values.append(other)
+            of_ours.append(plain / other)
     row = row_name(way, encrypted, active)
     base = statistics.median(per_packet(r.base) for r in rounds)
     ours = statistics.median(ours_all)
@@ -196,17 +226,20 @@ def judge(result: Result, way: str, encrypted: bool, active: int, rounds: list[S
         packets=ALL * sum(len(r.base) for r in rounds),
     )
     result.ratio(row, statistics.median(ratios), at_least=GOALS[way, encrypted])
+    for name, (values, of_ours) in others.items():
+        result.figure(f"{row}, {name}", ours_ns=statistics.median(values))
+        result.ratio(f"{row}, {name}", statistics.median(of_ours))
     reference = REFERENCE[way, encrypted]
     result.yardstick(f"plain loop, {row}", min(plain_all), reference)
 
 
-def bench(rounds: int, batch: int) -> Result:
+def bench(rounds: int, batch: int, ways: Sequence[str]) -> Result:
     """All rows."""
     result = Result("whole")
     plain = Plain()
     rig.pin(rig.CPU)
     for encrypted in (False, True):
-        with Bench(plain, encrypted=encrypted, batch=batch) as servers:
+        with Bench(plain, encrypted=encrypted, batch=batch, ways=ways) as servers:
             cases = [(way, active) for way in ("up", "down") for active in (1, SESSIONS)]
             taken: dict[tuple[str, int], list[Samples]] = {case: [] for case in cases}
             for case in cases:
@@ -230,13 +263,18 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=9, help=f"of {BURSTS} bursts each")
     parser.add_argument("--batch", type=int, default=0, help="gre.batch; else its default")
+    parser.add_argument(
+        "--ways",
+        default="auto",
+        help=f"I/O of ours ({', '.join(rig.WAYS)}); more by commas are measured beside the first",
+    )
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     lacking = why_not() or rig.why_not()
     if lacking:
         return cannot("whole", lacking)
     try:
-        result = bench(words.rounds, words.batch)
+        result = bench(words.rounds, words.batch, words.ways.split(","))
     except (BenchError, NetnsError, OSError, subprocess.SubprocessError) as e:
         print(f"whole: {e}", file=sys.stderr)
         return 1

@@ -1,0 +1,106 @@
+# cython: language_level=3
+"""AF_XDP sockets of a data thread: rings that it shares with the kernel (linux/if_xdp.h).
+
+A *unit* is a socket with its frames, which dispatcher.xdp made. Frames to receive into go
+round: fill ring, kernel, receive ring, here, fill ring. Frames to send from: here (`free`),
+send ring, kernel, completion ring, here. What is here would be lost with this process, so
+it is noted in memory that outlives it, behind the frames.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+cdef enum:
+    XSK_MAX = 32
+    XSK_FRAME = 2048
+    XSK_HAND = 1024            # packets taken at once, at most
+    XSK_SEND = 2048            # frames to send from
+    XSK_ETHERNET = 14
+    CALL_ENTRIES = 65536
+
+cdef struct xsk_ring:
+    uint32_t *producer
+    uint32_t *consumer
+    void *entries
+    uint32_t mask
+    void *map
+    size_t size
+
+cdef struct xsk_desc:          # struct xdp_desc
+    uint64_t address
+    uint32_t size
+    uint32_t options
+
+cdef struct xsk_state:         # shared with a successor; STATE_SIZE of dispatcher/xdp.py
+    uint32_t n                 # frames in hand, from the receive ring
+    uint32_t taken             # its consumer before they were taken
+    uint32_t fill              # the fill ring's producer then
+    uint32_t pad
+    uint64_t frames[XSK_HAND]
+    uint8_t busy[XSK_SEND]     # 1: in the send ring, or the kernel's
+
+cdef struct xsk:
+    int fd
+    bint receives
+    bint sends
+    uint32_t ifindex
+    uint8_t mac[6]
+    uint8_t *base
+    size_t size
+    uint32_t receive_frames
+    uint32_t send_frames
+    xsk_state *state
+    xsk_ring rx
+    xsk_ring fill
+    xsk_ring tx
+    xsk_ring done
+    uint32_t *free
+    uint32_t n_free
+    bint leaks                 # some are busy that the kernel may not have
+
+cdef struct call_entry:        # of the program's map, at the call ID; dispatcher/xdp_program.py
+    uint32_t peer              # network order, written last; 0: none
+    uint32_t here
+    uint32_t worker
+    uint32_t pad
+
+cdef struct xdp_way:
+    xsk units[XSK_MAX]
+    uint32_t n
+    uint32_t turn              # the unit that is asked first
+    xsk *sender                # or NULL
+    call_entry *calls          # or NULL
+    uint32_t worker
+    bint receives              # some unit does
+    uint8_t *at[XSK_HAND]      # taken: IP headers,
+    uint32_t size_of[XSK_HAND]  # and octets from there
+
+cdef void xdp_open(xdp_way *w, uint32_t worker)
+cdef void xdp_add(xdp_way *w, int fd, int memory, uint32_t ifindex, bytes mac,
+                  uint32_t receive_frames, uint32_t send_frames) except *
+cdef void xdp_calls(xdp_way *w, int fd) except *
+cdef void xdp_close(xdp_way *w) noexcept nogil
+cdef void xdp_enter(xdp_way *w, uint32_t call, uint32_t peer, uint32_t here) noexcept nogil
+cdef void xdp_leave(xdp_way *w, uint32_t call) noexcept nogil
+cdef uint32_t xdp_take(xdp_way *w, uint32_t most) noexcept nogil
+cdef void xdp_give_back(xdp_way *w) noexcept nogil
+cdef uint8_t *xdp_frame(xdp_way *w) noexcept nogil
+cdef uint32_t xdp_room(xdp_way *w) noexcept nogil
+cdef void xdp_put(xdp_way *w, uint32_t at, const uint8_t *data, uint32_t size) noexcept nogil
+cdef bint xdp_send(xdp_way *w, uint32_t n) noexcept nogil
+cdef uint32_t xdp_unsent(xdp_way *w) noexcept nogil
+cdef int xdp_wait(xdp_way *w, int a, int b, int c, uint64_t ns, int *ready) noexcept nogil
+cdef void xdp_gone(xdp_way *w, uint32_t unit) noexcept nogil
+
+
+cdef inline bint xdp_owns(xsk *u, const uint8_t *p) noexcept nogil:
+    """Whether this lies in a frame to send from."""
+    return u.base <= p and p < u.base + u.size
+
+
+cdef inline void xdp_ethernet(xdp_way *w, uint8_t *p, const uint8_t *to) noexcept nogil:
+    """The link's header before an IPv4 packet."""
+    memcpy(p, to, 6)
+    memcpy(p + 6, w.sender.mac, 6)
+    p[12] = 0x08
+    p[13] = 0
