@@ -11,8 +11,8 @@ from fastpath.delivery cimport delivery_write
 from fastpath.frames cimport frames_open
 from fastpath.gre cimport gre_header, gre_parse
 from fastpath.layout cimport (
-    C_GRE_RX_BY_XDP, C_GRE_RX_BYTES, C_GRE_RX_PACKETS, C_RX_ACK_ONLY, D_RX_MALFORMED, D_RX_NO_SESSION,
-    D_RX_OVERLOAD, D_RX_WRONG_PEER)
+    C_GRE_RX_BY_XDP, C_GRE_RX_BYTES, C_GRE_RX_PACKETS, C_RX_ACK_ONLY, D_RX_MALFORMED,
+    D_RX_NO_SESSION, D_RX_OVERLOAD, D_RX_WRONG_PEER)
 from fastpath.mmsg cimport mmsghdr, prepare_receive, receive_many, truncated
 from fastpath.mppe cimport crypt_job, key_chain
 from fastpath.output cimport output_flush

@@ -9,8 +9,8 @@ from libc.string cimport memcpy
 from fastpath.acks cimport acks_unlist
 from fastpath.gre cimport gre_build
 from fastpath.layout cimport (
-    C_GRE_TX_BY_HOP, C_GRE_TX_BY_XDP, C_GRE_TX_BYTES, C_GRE_TX_PACKETS, C_TX_ACK_ONLY, C_TX_CONTROL, C_TX_DATA,
-    C_TX_DATA_BYTES, D_TX_SEND_FAILED)
+    C_GRE_TX_BY_HOP, C_GRE_TX_BY_XDP, C_GRE_TX_BYTES, C_GRE_TX_PACKETS, C_TX_ACK_ONLY,
+    C_TX_CONTROL, C_TX_DATA, C_TX_DATA_BYTES, D_TX_SEND_FAILED)
 from fastpath.mmsg cimport (
     address_hop, address_message, hop_message, mmsghdr, out_message, prepare_hop, prepare_message,
     send_many)
