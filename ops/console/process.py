@@ -20,6 +20,7 @@ from ops import boot, log, privileges
 from ops import settings as settings_module
 from ops.boot import Boot
 from ops.console import samples
+from ops.console.accel import AccelPort, Commands
 from ops.console.api import Api
 from ops.console.bus import Bus
 from ops.console.collector import TableCollector
@@ -56,6 +57,16 @@ def bind(listen: str) -> socket.socket:
     return sock
 
 
+def _bound(listen: str) -> tuple[socket.socket | None, str]:
+    """A listening socket, or why not."""
+    try:
+        return bind(listen), ""
+    except (OSError, ValueError) as e:
+        if isinstance(e, OSError) and e.errno == errno.EADDRINUSE:
+            return None, "address in use"
+        return None, (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
+
+
 class Console:
     """The process."""
 
@@ -74,6 +85,10 @@ class Console:
         self._api = Api(view, collector, self._bus, log, self._guard, self._history)
         self._keeper = socket.socket(fileno=start.fds["keeper"])
         self._keeper.setblocking(False)
+        self._commands = Commands(view, self._history, self._bus, log)
+        self._accel: AccelPort | None = None
+        self._accel_bound: socket.socket | None = None
+        self._accel_refusal = ""
         control = socket.socket(fileno=start.fds["control"])
         control.setblocking(False)
         self._control = Listener(self._api.control(), control)
@@ -86,20 +101,15 @@ class Console:
         self._tasks: list[asyncio.Task[None]] = []
 
     def bind(self) -> None:
-        """Take the metrics address. Called once while still root: its port may be below 1024."""
+        """Take the addresses. Called once while still root: a port may be below 1024."""
+        self._bind_public()
+        self._bind_accel()
+
+    def _bind_public(self) -> None:
         listen = self._settings.metrics.listen
-        if not listen:
-            return
-        try:
-            self._bound = bind(listen)
-            self._refusal = ""
-        except (OSError, ValueError) as e:
-            if isinstance(e, OSError) and e.errno == errno.EADDRINUSE:
-                reason = "address in use"
-            else:
-                reason = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
-            if reason != self._refusal:
-                self._refusal = reason
+        if listen and self._public is None:
+            self._bound, reason = _bound(listen)
+            if reason and reason != self._refusal:
                 self._log.warning(
                     "metrics not served",
                     listen=listen,
@@ -107,6 +117,21 @@ class Console:
                     retry_s=RETRY_S,
                     hint="change metrics.listen or free the port; `pptpcon show` works without",
                 )
+            self._refusal = reason
+
+    def _bind_accel(self) -> None:
+        listen = self._settings.console.accel_cmd
+        if listen and self._accel is None:
+            self._accel_bound, reason = _bound(listen)
+            if reason and reason != self._accel_refusal:
+                self._log.warning(
+                    "accel-cmd port not served",
+                    listen=listen,
+                    reason=reason,
+                    retry_s=RETRY_S,
+                    hint="change console.accel_cmd or free the port",
+                )
+            self._accel_refusal = reason
 
     async def run(self) -> int:
         """Serve until the keeper says stop, or is gone; the exit code."""
@@ -115,6 +140,7 @@ class Console:
         loop.add_reader(self._keeper, self._from_keeper)
         await self._control.start()
         await self._serve_public()
+        await self._serve_accel()
         self._tasks = [
             asyncio.create_task(self._sampling(), name="sampling"),
             asyncio.create_task(self._binding(), name="binding"),
@@ -130,6 +156,8 @@ class Console:
         await self._control.stop()
         if self._public is not None:
             await self._public.stop()
+        if self._accel is not None:
+            await self._accel.stop()
         self._bus.close()
         return self._code
 
@@ -152,9 +180,18 @@ class Console:
         name = f"[{host}]" if ":" in host else host
         self._log.notice("metrics served", url=f"http://{name}:{port}/metrics")
 
+    async def _serve_accel(self) -> None:
+        if self._accel_bound is None:
+            return
+        sock, self._accel_bound = self._accel_bound, None
+        self._accel = AccelPort(self._commands, self._log)
+        self._accel.apply(self._settings.console.accel_cmd_digest)
+        await self._accel.start(sock)
+        self._log.notice("accel-cmd port served", listen=self._settings.console.accel_cmd)
+
     async def _binding(self) -> None:
-        """Follow metrics.listen: after a reload at once, after a refusal again and again."""
-        listen = self._settings.metrics.listen
+        """Follow the addresses: after a reload at once, after a refusal again and again."""
+        listen, accel = self._settings.metrics.listen, self._settings.console.accel_cmd
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), RETRY_S)
@@ -165,9 +202,15 @@ class Console:
                 if self._public is not None:
                     await self._public.stop()
                     self._public = None
-            if self._public is None:
-                self.bind()
-                await self._serve_public()
+            if self._settings.console.accel_cmd != accel:
+                accel = self._settings.console.accel_cmd
+                self._accel_refusal = ""
+                if self._accel is not None:
+                    await self._accel.stop()
+                    self._accel = None
+            self.bind()
+            await self._serve_public()
+            await self._serve_accel()
 
     async def _sampling(self) -> None:
         loop = asyncio.get_running_loop()
@@ -202,6 +245,8 @@ class Console:
         self._settings = settings
         self._view.apply(settings)
         self._guard.apply(settings.console)
+        if self._accel is not None:
+            self._accel.apply(settings.console.accel_cmd_digest)
         self._log.level = log.LEVELS[settings.log.level]
         self._log.style = settings.log.format
         self._wake.set()
