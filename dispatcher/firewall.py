@@ -30,6 +30,7 @@ GRE: Final = "47"
 TCP: Final = "6"
 RECEIVE: Final = ("prerouting", "input")
 SEND: Final = ("output", "postrouting")
+RING_RECEIVE, RING_SEND = ("ingress",), ("egress",)  # AF_XDP passes by these, too
 
 # Whether a test holds for a probe.
 NO, SOME, YES = 0, 1, 2
@@ -187,13 +188,15 @@ def _sum_up(met: list[Hit]) -> Iterator[tuple[str, str, str]]:
 def look(port: int = 1723) -> dict[str, list[dict[str, str]]]:
     """The host's own rules: what packet sockets pass by, and what blocks us.
 
-    Keys: receive, send (about GRE), tcp, forward, unread.
+    Keys: receive, send, ring_receive, ring_send (about GRE), tcp, forward, unread.
     """
     rules = ruleset.read()
     gre, out, tcp = Probe(GRE), Probe(GRE, outgoing=True), Probe(TCP, str(port))
     return {
         "receive": [asdict(r) for r in judge(rules, gre, RECEIVE)],
         "send": [asdict(r) for r in judge(rules, out, SEND)],
+        "ring_receive": [asdict(r) for r in judge(rules, gre, RING_RECEIVE)],
+        "ring_send": [asdict(r) for r in judge(rules, out, RING_SEND)],
         "tcp": [asdict(r) for r in judge(rules, tcp, RECEIVE) if r.kind == "blocks"],
         "forward": [
             asdict(r) for r in judge(rules, Probe(TCP, "443"), ("forward",)) if r.kind == "blocks"
@@ -206,10 +209,13 @@ def look(port: int = 1723) -> dict[str, list[dict[str, str]]]:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The first rule that packet sockets would pass by, each way; "": none."""
+    """The first rule that packet sockets would pass by, each way; "": none. `ring_`: the first
+    that AF_XDP would, beyond those."""
 
     receive: str
     send: str
+    ring_receive: str = ""
+    ring_send: str = ""
 
 
 def passed_by() -> Passed:
@@ -240,10 +246,10 @@ def read_answer(text: str) -> Passed:
     """What the process printed."""
     found = json.loads(text)
     first = [
-        next((f"{r['where']} {r['text']}" for r in found[way] if r["kind"] == "passed"), "")
-        for way in ("receive", "send")
+        next((f"{r['where']} {r['text']}" for r in found.get(way, ()) if r["kind"] == "passed"), "")
+        for way in ("receive", "send", "ring_receive", "ring_send")
     ]
-    return Passed(first[0], first[1])
+    return Passed(*first)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dispatcher import descriptors, filters, firewall, nft, xdp
+from dispatcher import descriptors, filters, firewall, nft, xdp, xdp_fit
 from dispatcher.descriptors import Tun, UnavailableError
 from dispatcher.firewall import Passed
 from dispatcher.xdp import Xdp
@@ -116,7 +116,7 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
             drop_all = descriptors.gre_raw(filters.NOTHING)
             why = _send_mode(settings, passed)
             hop = _hop_sockets(workers, why)
-            found = _xdp(settings, workers, why)
+            found = _xdp(settings, workers, passed, bool(hop))
             return GreSockets(True, reason, why.text, receive, send, drop_all, hop, *found)
     raw = [
         descriptors.gre_raw(
@@ -131,20 +131,39 @@ def open_all(settings: Settings, workers: int, tuns: list[Tun]) -> GreSockets:
     return GreSockets(False, reason, why.text, raw, [sock.dup() for sock in raw], None, hop)
 
 
-def _xdp(settings: Settings, workers: int, why: SendMode) -> tuple[Xdp | None, str]:
+def _xdp(
+    settings: Settings, workers: int, passed: Passed, packet_send: bool
+) -> tuple[Xdp | None, str]:
     """AF_XDP beside the packet sockets, and why, or why not."""
     gre = settings.gre
     receive, send = gre.mode == "xdp", gre.send == "xdp"
+    reason, against = "configured", ""
+    if gre.mode == "auto" or gre.send == "auto":
+        against = xdp_fit.why_not_on(gre.interface)
+    if gre.mode == "auto":
+        other = f"{workers} workers" if workers > 1 else passed.ring_receive
+        receive, reason = _weigh(against, other)
+    if gre.send == "auto" and packet_send:
+        send, text = _weigh(against, passed.ring_send)
+        reason = reason if gre.mode == "auto" and not receive else text
     if not receive and not send:
-        return None, "not configured"
+        return None, reason if "auto" in (gre.mode, gre.send) else "not configured"
     try:
         where = xdp.device(gre.interface)
-        size, mode = gre.receive_buffer_bytes, gre.xdp_mode
-        return xdp.open_all(
-            where, workers, receive=receive, send=send, buffer=size, mode=mode
-        ), "configured"
+        mode = xdp_fit.attach_mode(gre.interface) if gre.xdp_mode == "auto" else gre.xdp_mode
+        size = gre.receive_buffer_bytes
+        made = xdp.open_all(where, workers, receive=receive, send=send, buffer=size, mode=mode)
     except xdp.XdpError as e:
-        raise UnavailableError(f"AF_XDP can't be had: {e}") from None
+        if "xdp" in (gre.mode, gre.send):
+            raise UnavailableError(f"AF_XDP can't be had: {e}") from None
+        return None, str(e)
+    return made, reason
+
+
+def _weigh(*against: str) -> tuple[bool, str]:
+    """Whether to take AF_XDP by ourselves, and why."""
+    reason = next((text for text in against if text), "")
+    return not reason, reason or "the least CPU on such a device"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from dispatcher.nft import LIBRARIES
 OUTPUT_FLAGS: Final = 0x04 | 0x08 | 0x10 | 0x80 | 0x800
 OWN_TABLE: Final = "pptpcon_"
 HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting")
-FAMILIES: Final = ("ip", "inet")
+FAMILIES: Final = ("ip", "inet", "netdev")
 LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
 PATIENCE_S: Final = 10.0
 PROTOCOLS: Final = {"gre": "47", "tcp": "6", "udp": "17", "icmp": "1", "all": "0"}
