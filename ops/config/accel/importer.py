@@ -72,6 +72,8 @@ class _Importer:
             self._ipv6,
             self._names,
             self._shaper,
+            self._hooks,
+            self._records,
             self._log,
         ):
             take()
@@ -415,6 +417,41 @@ class _Importer:
         if level is not None:
             self.draft.set("log", "level", _LEVELS.get(level[0], "debug"), level[1])
 
+    def _hooks(self) -> None:
+        if self.modules and "pppd_compat" not in self.modules:
+            return
+        for key in ("ip-up", "ip-down", "ip-change"):
+            found = self._value("pppd-compat", key)
+            if found is not None:
+                self.draft.set(
+                    "hooks",
+                    key.replace("-", "_"),
+                    *found,
+                    "$1 is a name of the session's own, no interface; it runs as hooks.user",
+                )
+        prefix = self._value("pppd-compat", "radattr-prefix")
+        if prefix is not None:
+            self.draft.set("hooks", "radattr", *prefix)
+        self._number("pppd-compat", "fork-limit", ("hooks", "at_once"))
+
+    def _records(self) -> None:
+        line = self.modules.get("logwtmp")
+        if line is not None:
+            origin = self._origin(line)
+            self.draft.set("records", "utmp", "/run/utmp", origin)
+            self.draft.set("records", "wtmp", "/var/log/wtmp", origin)
+        port = self._value("cli", "tcp")
+        if port is not None:
+            where, origin = port
+            address, _, number = where.rpartition(":")
+            self.draft.set("console", "accel_cmd", f"{address or '127.0.0.1'}:{number}", origin)
+        password = self._value("cli", "password")
+        if password is not None:
+            self.draft.loud(
+                password[1],
+                "[cli] password: put it into a file named by console.accel_cmd_password_file",
+            )
+
     def _local(self) -> None:
         """Our address in the tunnels: accel-ppp has one for each source of addresses."""
         order = ("radius", "chap-secrets", "ip-pool")
@@ -529,6 +566,11 @@ _KEYS: Final = {
         for key in ("attr", "rate-limit", "burst-factor", "up-burst-factor", "down-burst-factor")
     ),
     *(("connlimit", key) for key in ("limit", "burst")),
+    *(
+        ("pppd-compat", key)
+        for key in ("ip-up", "ip-down", "ip-change", "radattr-prefix", "fork-limit")
+    ),
+    *(("cli", key) for key in ("tcp", "password")),
 }
 
 

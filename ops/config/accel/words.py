@@ -113,6 +113,8 @@ LOST: Final[dict[tuple[str, str], str]] = {
     ("log", "per-user-dir"): "grep user= finds the lines of a user",
     ("log-pgsql", "*"): "nothing is logged to a database",
     ("chap-secrets", "username-hash"): "names are read as they are; write them in clear",
+    ("pppd-compat", "ip-pre-up"): "packets of a session pass filters from the first one on: see"
+    " [filters.NAME]; a program for each start is hooks.ip_up",
     ("shaper", "vendor"): "Mikrotik-Rate-Limit and Cisco-AVPair are understood as they are",
     ("shaper", "attr-up"): "rates come from Mikrotik-Rate-Limit or Cisco-AVPair",
     ("shaper", "attr-down"): "rates come from Mikrotik-Rate-Limit or Cisco-AVPair",
