@@ -26,6 +26,7 @@ MODULES: Final[dict[str, str]] = {
     "unban": "ops.cli.unban",
     "demo": "ops.cli.demo",
     "bench": "ops.cli.bench",
+    "snmp": "ops.cli.snmp",
     "version": "ops.cli.version",
 }
 
