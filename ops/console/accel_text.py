@@ -83,6 +83,8 @@ def _rate(s: Session) -> str:
 def cell(name: str, s: Session, now: int) -> str:
     """One cell: short, and without what would break the table."""
     text = COLUMNS[name][1](s, now)[:CELL_MAX]
+    if text.isprintable() and "|" not in text:
+        return text
     return "".join(c if c.isprintable() and c != "|" else "?" for c in text)
 
 

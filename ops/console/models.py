@@ -51,7 +51,7 @@ class Worker(Row):
     """A worker process and what its data thread carried."""
 
     worker: Count
-    state: Literal["up", "down"]
+    state: Literal["up", "down", "draining"]
     pid: int | None
     cpu: int | None = Field(description="CPU its data thread is pinned to.")
     sessions: Count

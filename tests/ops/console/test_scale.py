@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from ops.ranges import format_address
-from tests.ops.console.rig import Shared, console
+from tests.ops.console.rig import Shared, console, free_port
+from tests.ops.console.test_accel import accel_cmd, with_port
 from tests.ops.console.test_show import show
 
 SESSIONS = 10_000
@@ -19,7 +20,8 @@ def test_ten_thousand_sessions(tmp_path: Path) -> None:
     for i in range(SESSIONS):
         shared.up(i, f"user{i}", format_address(base + i), worker=i % 2)
     figures: dict[str, float] = {}
-    with console(shared, tmp_path) as rig:
+    accel = free_port()
+    with console(shared, tmp_path, with_port(accel)) as rig:
         rig.metrics(tcp=True)
         begin = time.perf_counter()
         page = rig.metrics(tcp=True)
@@ -29,6 +31,17 @@ def test_ten_thousand_sessions(tmp_path: Path) -> None:
         rows = rig.json("/api/sessions")["rows"]
         figures["api/sessions, all columns"] = time.perf_counter() - begin
         assert len(rows) == SESSIONS
+        begin = time.perf_counter()
+        rig.json("/api/status", tcp=True)
+        figures["api/status"] = time.perf_counter() - begin
+        begin = time.perf_counter()
+        found = rig.json("/api/sessions?search=user99&order=-ip&limit=50&offset=50")
+        figures["api/sessions, searched and ordered"] = time.perf_counter() - begin
+        assert found["total"] == 111 and len(found["rows"]) == 50
+        begin = time.perf_counter()
+        lines = accel_cmd(accel, "show sessions").splitlines()
+        figures["accel-cmd show sessions"] = time.perf_counter() - begin
+        assert len(lines) == SESSIONS + 2
         begin = time.perf_counter()
         listed = show(rig, "sessions")
         figures["show sessions"] = time.perf_counter() - begin
