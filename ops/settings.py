@@ -111,6 +111,7 @@ class Ip:
     wins: tuple[str, ...] = ()  # at most 2
     pool: str = "default"  # pool of accounts that name no address
     conflict: Literal["refuse", "old", "new"] = "refuse"  # two sessions, one static address
+    default_routes: bool = False  # may an account have 0.0.0.0/0 or ::/0 behind it?
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,6 +265,9 @@ class Ip(Section):
         description="A static address that another session has: the new session is refused"
         ' ("refuse"), gets one of its pool instead ("old"), or the other one ends for it ("new").',
     )
+    default_routes: Flag = Field(
+        False, description="Accounts may name 0.0.0.0/0 or ::/0 as a network behind them."
+    )
 
 
 class Ipv6(Section):
