@@ -208,8 +208,7 @@ class Netops:
             if routes.routable(session.address) and session.address not in self._local:
                 changes.append(Change(True, host(session.address), ifindex))
             changes += [
-                Change(True, Network(*found), ifindex)
-                for found in self._table.nets(session.index)
+                Change(True, Network(*found), ifindex) for found in self._table.nets(session.index)
             ]
         failed = sum(1 for code in self._routes.apply(changes) if code)
         if changes:
@@ -217,7 +216,7 @@ class Netops:
 
     def _addresses(self) -> list[tuple[int, int]]:
         """Of sessions that are up: family and number."""
-        found = []
+        found: list[tuple[int, int]] = []
         for session in self._table.sessions():
             if session.state == layout.STATE_ACTIVE and routes.routable(session.address):
                 found.append((socket.AF_INET, session.address))

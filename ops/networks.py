@@ -62,7 +62,7 @@ def host6(octets: bytes) -> Network:
 
 
 def parse_network(text: str, version: int = 0) -> Network:
-    """"PREFIX/LENGTH", or one address; `version` 4 or 6: nothing else. Bits behind the length
+    """ "PREFIX/LENGTH", or one address; `version` 4 or 6: nothing else. Bits behind the length
     are an error: most often it is the length that is wrong."""
     try:
         found = ip_network(text.strip())

@@ -17,8 +17,8 @@ import time
 
 import msgpack
 
-from ops.networks import network
 from ops.netops_client import BATCH
+from ops.networks import network
 from tests.netns.spaces import Space, wait_for
 from tests.netns.test_netops import CONF, Bench, nets, routes_of_sessions
 

@@ -16,8 +16,8 @@ import pytest
 from dispatcher import children, descriptors
 from fastpath.layout import STATE_ACTIVE, Table
 from ops import log, settings
-from ops.networks import network, parse_network
 from ops.metrics import NETOPS_COUNTERS
+from ops.networks import network, parse_network
 from ops.settings import Ip, Pool, Settings
 from tests.netns.spaces import Space, wait_for
 

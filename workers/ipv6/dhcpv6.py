@@ -145,7 +145,8 @@ class Association:
     def decode(cls, data: bytes) -> Association:
         if len(data) < _IA.size:
             raise RemoteError(f"identity association of {len(data)} octets")
-        return cls(*_IA.unpack_from(data), decode_options(data[_IA.size :]))
+        iaid, t1, t2 = _IA.unpack_from(data)
+        return cls(iaid, t1, t2, decode_options(data[_IA.size :]))
 
     def encode(self) -> bytes:
         return _IA.pack(self.iaid, self.t1, self.t2) + encode_options(self.options)

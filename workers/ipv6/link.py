@@ -126,9 +126,7 @@ class Link6:
             dns_lifetime=max(given.lifetime, 3 * given.interval),
         )
         self._out.append(
-            packets.icmpv6(
-                packets.link_local(given.our_iid), packets.ALL_NODES, told.encode()
-            )
+            packets.icmpv6(packets.link_local(given.our_iid), packets.ALL_NODES, told.encode())
         )
         wait = FIRST_S[self._sent] if self._sent < len(FIRST_S) else given.interval
         self._sent = min(self._sent + 1, len(FIRST_S))
