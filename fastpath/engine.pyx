@@ -34,7 +34,8 @@ from fastpath.operations cimport (
 from fastpath.output cimport output_close, output_frames, output_open
 from fastpath.path cimport (
     EV_BOUND, EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_PACKET, EV_REMOVED,
-    EV_RESUMED, KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER, data_path, path_record)
+    EV_RESUMED, KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER, data_path,
+    path_record)
 from fastpath.reorder cimport HELD, reorder_close, reorder_open
 from fastpath.ring cimport (
     entry, ring_close, ring_drop, ring_open, ring_peek, ring_push, ring_sleep, ring_wake_owed)
