@@ -139,7 +139,7 @@ cdef struct record:
     uint64_t allotted_ns
     uint32_t granted_address   # by admission; 0: none yet
     uint32_t granted_local
-    uint8_t granted_lengths[3] # of the three below; 0: none
+    uint8_t granted_lengths[3]  # of the three below; 0: none
     uint8_t d_pad2[5]
     uint8_t granted6[3][16]    # IPv6: of the link, delegated, the address of IA_NA
     uint8_t d_reserved[8]

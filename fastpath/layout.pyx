@@ -218,10 +218,8 @@ cdef class Table:
                 + (<uint64_t>index * 2 + copy) * BLOB_SIZE)
 
     cdef net_list *nets_at(self, uint32_t index) noexcept nogil:
-        return <net_list *>(self.base + _round_c(sizeof(header))
-                        + self.head.workers * _round_c(sizeof(worker_page))
-                        + _round_c(<uint64_t>self.head.capacity * RECORD_SIZE)
-                        + _round_c(<uint64_t>self.head.capacity * 2 * BLOB_SIZE)) + index
+        cdef uint8_t *first = self.blob_at(0, 0)
+        return <net_list *>(first + _round_c(<uint64_t>self.head.capacity * 2 * BLOB_SIZE)) + index
 
     cdef record *_checked(self, uint32_t index) except NULL:
         if index >= self.head.capacity:
@@ -396,8 +394,7 @@ cdef class Table:
         cdef int i
         if r.c_generation != r.generation:
             return []
-        return [(<bytes>all.all[i].prefix[:4 if all.all[i].family == 4 else 16],
-                 all.all[i].length)
+        return [(<bytes>all.all[i].prefix[:4 if all.all[i].family == 4 else 16], all.all[i].length)
                 for i in range(min(r.nets, <uint8_t>NETS_MAX))]
 
     def net_owner(self, bytes octets not None, uint8_t length, uint32_t but):

@@ -45,8 +45,8 @@ cdef void too_big_tell(data_path *path, session *s, const uint8_t *ip, uint32_t 
 
 
 cdef void _tell_six(data_path *path, session *s, const uint8_t *ip, uint32_t n) noexcept nogil:
-    """ICMPv6 packet too big (RFC 4443 section 3.2), from our link-local address to another one; never
-    about an ICMPv6 error or to a multicast source (section 2.4)."""
+    """ICMPv6 packet too big (RFC 4443 section 3.2), from our link-local address to
+    another such one; never about an ICMPv6 error or to a multicast source (section 2.4)."""
     cdef uint8_t data[VNET_SIZE + 1280]
     cdef uint8_t *p = data + VNET_SIZE
     cdef uint32_t quoted = n if n < 1232 else 1232

@@ -27,6 +27,7 @@ from ops import settings as settings_module
 from ops.log import LEVELS, Log
 from ops.messages import Heartbeat, Hello, Message
 from ops.netops_client import NetopsClient
+from ops.networks import Network
 from ops.settings import Settings
 from workers.accounts import Accounts, Login, parse_file
 from workers.bus import Bus
@@ -63,6 +64,7 @@ KINDS: Final = EventKinds(
     echo_lost=engine_module.EVENT_ECHO_LOST,
     desync=engine_module.EVENT_DESYNC,
     resumed=engine_module.EVENT_RESUMED,
+    packet=engine_module.EVENT_PACKET,
     bound=engine_module.EVENT_BOUND,
 )
 
@@ -156,6 +158,14 @@ class Service:
         """Ask netops; the answer goes to Control.routed."""
         self._ask(self._netops.route_del(address, self._ifindex), handle, False)
 
+    def net_add(self, handle: Handle, net: Network) -> None:
+        """Ask netops; the answer goes to Control.net_routed."""
+        self._ask_net(self._netops.net_add(net, self._ifindex), handle, net, True)
+
+    def net_del(self, handle: Handle, net: Network) -> None:
+        """Ask netops; the answer goes to Control.net_routed."""
+        self._ask_net(self._netops.net_del(net, self._ifindex), handle, net, False)
+
     def authenticate(self, handle: Handle, request: Authenticate) -> None:
         """Check credentials in a task of their own; most are done within one step."""
         task = self._loop.create_task(self._authenticate(handle, request))
@@ -191,6 +201,15 @@ class Service:
             if not done.cancelled():
                 self.control.routed(handle, adding, done.result(), self._loop.time())
                 self._after()
+
+        future.add_done_callback(answered)
+
+    def _ask_net(
+        self, future: asyncio.Future[int], handle: Handle, net: Network, adding: bool
+    ) -> None:
+        def answered(done: asyncio.Future[int]) -> None:
+            if not done.cancelled():
+                self.control.net_routed(handle, net, adding, done.result())
 
         future.add_done_callback(answered)
 

@@ -320,6 +320,8 @@ READERS: Final[dict[Key, Reader]] = {
     A.FRAMED_IPV6_POOL: _said("pool6", read_text),
     A.DELEGATED_IPV6_PREFIX: _said("delegated6", read_prefix6),
     A.DNS_SERVER_IPV6_ADDRESS: _added("dns6", read_address6),
+    A.FRAMED_IPV6_ADDRESS: _said("address6", read_address6),
+    A.STATEFUL_IPV6_ADDRESS_POOL: _said("address_pool6", read_text),
     A.SESSION_OCTETS_LIMIT: _octets,
     A.OCTETS_DIRECTION: _direction,
     A.DELEGATED_IPV6_PREFIX_POOL: _said("delegated_pool6", read_text),
