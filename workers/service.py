@@ -184,7 +184,9 @@ class Service:
             return
         session = self._table.session(handle[0])
         saved = Saved.unpack(self._table.blob(handle[0]))
-        self._radius.start(Facts.of(session, saved, up_unix(session.up_ns)))
+        self._radius.start(
+            Facts.of(session, saved, up_unix(session.up_ns), self._table.granted6(handle[0]))
+        )
 
     def stopped(self, handle: Handle, cause: str) -> None:
         """The same for the end."""

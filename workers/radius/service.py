@@ -514,7 +514,9 @@ class Service:
                     saved = Saved.unpack(self._table.blob(session.index))
                 except BlobError:
                     continue
-                self._started(Facts.of(session, saved, up_unix(session.up_ns)), now)
+                granted = self._table.granted6(session.index)
+                facts = Facts.of(session, saved, up_unix(session.up_ns), granted)
+                self._started(facts, now)
         absent = set(self._book.sessions) - seen
         # Twice in a row: its Stop may be on the way to us.
         for sid in absent & self._missing:
