@@ -680,6 +680,16 @@ class Control:
             self._save(live)
             self._six_send(live)
 
+    def _six_again(self, live: Live, now: float) -> None:
+        """What is advertised has changed."""
+        assert live.six is not None
+        before = live.six.freeze()
+        live.six = link_of(self._table, live.handle[0], self._settings, live.policy, before)
+        if live.six is not None:
+            live.six.open(now)
+            self._save(live)
+            self._six_send(live)
+
     def _packet(self, handle: Handle, data: bytes, now: float) -> None:
         """A router solicitation or DHCPv6, of the subscriber to us."""
         live = self._awake(handle, now)
@@ -768,6 +778,8 @@ class Control:
             if (live.policy.routes, live.policy.routes6) != (before.routes, before.routes6):
                 six = bool(self._table.session(live.handle[0]).iid)
                 self._networks.set(live, self._settings, six)
+            if live.policy.dns6 != before.dns6 and live.six is not None:
+                self._six_again(live, now)
             if live.policy.filter != before.filter:
                 self._tell_unknown(live)
             self._limit(live.handle, live.policy)

@@ -27,7 +27,6 @@ AT_LOGIN: Final = frozenset(
         "delegated_pool6",
         "address6",
         "address_pool6",
-        "dns6",
     }
 )
 # What a login of a session that is up may change (Termination-Action).

@@ -97,6 +97,12 @@ def _check_ipv6(sections: dict[str, Section]) -> list[Remark]:
             ((*path, "delegated_pool6"), rule.delegated_pool6, 0),
             ((*path, "address_pool6"), rule.address_pool6, 128),
         ]
+    ip = sections.get("ip")
+    for at, rule in enumerate(accounts.rules if isinstance(accounts, Accounts) else ()):
+        for text in rule.routes:
+            if isinstance(ip, Ip) and not ip.default_routes and not parse_network(text).length:
+                what = f"{text} needs ip.default_routes = true"
+                remarks.append(Remark(("accounts", "rules", at, "routes"), what))
     for path, name, length in wanted:
         if not name or (name == "none" and path[0] == "accounts"):
             continue

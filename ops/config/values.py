@@ -74,7 +74,7 @@ def check_route(text: str) -> str:
     except networks.NetworkError as e:
         raise _refuse(f'must be a network, as in "192.168.7.0/24": {e}') from None
     if wrong:
-        raise _refuse(f"cannot be a subscriber's: {wrong}")
+        raise _refuse(f"must be a subscriber's, not {wrong}")
     return text
 
 
@@ -84,7 +84,7 @@ def check_prefix6(text: str) -> str:
     except networks.NetworkError as e:
         raise _refuse(f'must be an IPv6 prefix, as in "2001:db8::/40": {e}') from None
     if wrong:
-        raise _refuse(f"cannot be a subscriber's: {wrong}")
+        raise _refuse(f"must be a subscriber's, not {wrong}")
     return text
 
 

@@ -100,11 +100,13 @@ class Link6:
         ndp.check_solicitation(packet)
         if now - self._sent_at >= SOLICITED_S:
             self._advertise(now)
-        else:
+        elif self.next_at:
             self.next_at = min(self.next_at, self._sent_at + SOLICITED_S)
 
     def _advertise(self, now: float) -> None:
         given, offer = self.given, self.given.offer
+        if not (given.prefix or offer.address or offer.prefix or offer.dns):
+            return  # link-local addresses need no router
         prefixes: tuple[PrefixInformation, ...] = ()
         if given.prefix:
             found = PrefixInformation(
