@@ -578,7 +578,8 @@ class Control:
                 else:
                     live.move(Phase.ROUTING)
                     live.routed = agreed.address
-                    self._networks.set(live, self._settings, six)
+                    tell = (4, 6) if six else (4,)
+                    self._networks.set(live, self._settings, six, tell)
                     self.count("netops_requests")
                     self._ports.route_add(handle, agreed.address)
             case Network6Up(iid, our_iid):
@@ -668,7 +669,7 @@ class Control:
         self._identifiers[iid] = live.handle
         self._table.set_six(live.handle[0], iid, our_iid)
         self._push(self._engine.up6, *live.handle)
-        self._networks.set(live, self._settings, six=True)
+        self._networks.set(live, self._settings, six=True, tell=(6,))
         if live.phase is Phase.UP:
             self._six_open(live, now)
 
@@ -724,7 +725,7 @@ class Control:
         if self._identifiers.get(iid) == live.handle:
             del self._identifiers[iid]
         live.six = None
-        self._networks.set(live, self._settings, six=False)
+        self._networks.set(live, self._settings, six=False, tell=())
         self._table.set_six(live.handle[0], b"", b"")
         self._push(self._engine.down6, *live.handle)
 

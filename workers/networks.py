@@ -7,7 +7,7 @@ It is written in this order and taken back in the opposite one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from fastpath import layout
@@ -19,26 +19,27 @@ from workers.policy import Policy
 from workers.ports import Engine, Ports
 
 MOST: Final = layout.NETWORKS_MAX
-GRANTED: Final = 3  # of IPv6: the link's, a delegated one, an address
+
+Wrong = tuple[int, str]  # IP version and what is wrong
 
 
-def said(policy: Policy, default: bool) -> tuple[list[Network], list[str]]:
+def said(policy: Policy, default: bool) -> tuple[list[Network], list[Wrong]]:
     """The networks of `routes` and `routes6`, each once; and what is wrong with others.
 
     "PREFIX/LENGTH [gateway [metric ...]]": gateway and metric change nothing, since the way to
     the network is the session itself.
     """
     found: list[Network] = []
-    wrong: list[str] = []
+    wrong: list[Wrong] = []
     for texts, version in ((policy.routes, 4), (policy.routes6, 6)):
         for text in texts:
             try:
                 net = parse_network((text.split() or [""])[0], version)
             except NetworkError as e:
-                wrong.append(str(e))
+                wrong.append((version, str(e)))
                 continue
             if what := usable(net, default):
-                wrong.append(f"{net} is {what}")
+                wrong.append((version, f"{net} is {what}"))
             elif net not in found:
                 found.append(net)
     return found, wrong
@@ -71,16 +72,18 @@ class Networks:
         """IPv6 that admission gave; all of it is the session's while IPv6CP is up."""
         return [Network(*found) for found in self._table.granted6(index) if found[1]]
 
-    def set(self, live: Live, settings: Settings, six: bool) -> None:
+    def set(
+        self, live: Live, settings: Settings, six: bool, tell: Collection[int] = (4, 6)
+    ) -> None:
         """Make the session's networks those of its Policy; of IPv6 only with `six`: while
-        IPv6CP is up."""
+        IPv6CP is up. What is wrong is told of the versions in `tell`."""
         wanted, wrong = said(live.policy, settings.ip.default_routes)
         if not six:
             wanted = [net for net in wanted if net.version == 4]
         else:
             wanted = [*self.granted(live.handle[0]), *wanted]
         index = live.handle[0]
-        wrong += [f"{net}: more than {MOST} networks" for net in wanted[MOST:]]
+        wrong += [(net.version, f"{net}: more than {MOST} networks") for net in wanted[MOST:]]
         kept: list[Network] = []
         own = host(live.routed)
         for net in wanted[:MOST]:
@@ -89,10 +92,13 @@ class Networks:
                 continue
             if owner >= 0:
                 other = self._table.session(owner)
-                wrong.append(f"{net} is behind session {other.sid:016x} of user {other.name!r}")
+                what = f"{net} is behind session {other.sid:016x} of user {other.name!r}"
+                wrong.append((net.version, what))
             else:
                 kept.append(net)
-        for text in wrong:
+        for version, text in wrong:
+            if version not in tell:
+                continue
             self._count("networks_refused")
             self._log.warning("no route", sid=live.sid, user=live.user, reason=text)
         self._change(live, kept)

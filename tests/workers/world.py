@@ -122,6 +122,8 @@ class World:
                 handle = (session.index, session.generation)
                 self.engine.installed.add(handle)
                 self.engine.is_up.add(handle)
+                if session.iid:
+                    self.engine.is_up6.add(handle)
                 self.engine.emit(KINDS.resumed, handle)
 
     def close(self) -> None:
