@@ -240,7 +240,9 @@ cdef struct header:
     uint64_t dispatcher_beat_ns                      # D
     uint64_t config_loaded_unix                      # K
     uint32_t config_ok                               # K: 1 if the last (re)load was good
-    uint32_t pad
+    uint8_t gre_receive                              # K: place in GRE_WAYS
+    uint8_t gre_send                                 # K
+    uint16_t pad
     uint64_t reserved[32]
     uint64_t dispatcher[DISPATCHER_COUNTERS_MAX]     # D
     uint64_t netops[NETOPS_COUNTERS_MAX]             # netops

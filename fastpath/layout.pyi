@@ -29,6 +29,7 @@ BLOB_MAX: Final[int]
 NETWORKS_MAX: Final[int]
 NAME_MAX: Final[int]
 DATA_COUNTERS: Final[tuple[str, ...]]
+GRE_WAYS: tuple[str, ...]  # xdp: sending needs no program, so there is no mode
 HISTOGRAM_NAMES: Final[tuple[str, ...]]
 BUCKET_BOUNDS: Final[tuple[int, ...]]
 
@@ -157,6 +158,9 @@ class Table:
     def set_worker(self, worker: int, pid: int, up: bool) -> None: ...
     def set_stopping(self) -> None: ...
     def set_config(self, good: bool) -> None: ...
+    def set_ways(self, receive: str, send: str) -> None: ...
+    @property
+    def ways(self) -> tuple[str, str]: ...  # receive, send
 
     # D, the dispatcher
     def allot(

@@ -45,6 +45,7 @@ DATA_COUNTERS = (
     "mppe_resets_sent", "mppe_resets_received", "lcp_echo_sent", "lcp_echo_answered",
     "lcp_echo_timeouts", "mss_clamped", "icmp_too_big", "wakeups", "queued", "tx_queued",
 )
+GRE_WAYS = ("raw", "packet", "xdp generic", "xdp native", "xdp")
 HISTOGRAM_NAMES = ("gre_rx", "gre_tx", "tun_rx", "tun_tx")
 BUCKET_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -450,6 +451,16 @@ cdef class Table:
             h.config_epoch += 1
             h.config_loaded_unix = int(time.time())
         h.config_ok = good
+
+    def set_ways(self, str receive, str send):
+        """How GRE comes and goes: of GRE_WAYS."""
+        self.head.gre_receive = GRE_WAYS.index(receive)
+        self.head.gre_send = GRE_WAYS.index(send)
+
+    @property
+    def ways(self):
+        """What `set_ways` was told."""
+        return GRE_WAYS[self.head.gre_receive], GRE_WAYS[self.head.gre_send]
 
     # -- D, the dispatcher
 

@@ -124,7 +124,11 @@ class Service:
         told = (lambda value: way_out.close(bool(value))) if way_out else (lambda value: None)
         self._netops = NetopsClient(started.fds["netops"], loop, told)
         self._drops = KernelDrops(
-            table, started.index, started.fds["gre"], str(started.extra["tun_name"])
+            table,
+            started.index,
+            started.fds["gre"],
+            str(started.extra["tun_name"]),
+            started.fds.get("xdp", [])[::2],
         )
         self._drops_log_at = 0.0
         self._keeper = socket.socket(fileno=started.fds["keeper"])

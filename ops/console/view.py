@@ -146,6 +146,7 @@ class View:
             "bus": messages.VERSION,
             "kernel": os.uname().release,
             "mppe": self._kernels(),
+            "gre": dict(zip(("receive", "send"), self.table.ways, strict=True)),
             "epoch": f"{self.table.epoch:08x}",
             "pids": self.table.pids,
         }
