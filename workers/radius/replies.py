@@ -33,6 +33,7 @@ from workers.radius.attributes import (
 from workers.radius.packets import Packet, RemoteError
 
 GIGAWORD: Final = 1 << 32
+MOST: Final = (1 << 63) - 1  # what records and messages hold
 USER_CHOOSES: Final = 0xFFFFFFFF  # RFC 2865 section 5.8: "allow the user to select"
 NAS_CHOOSES: Final = 0xFFFFFFFE
 FRAMED: Final = 2  # Service-Type
@@ -357,6 +358,9 @@ def _read(packet: Packet, faults: list[RemoteError]) -> _Reading:
         except RemoteError as e:
             faults.append(RemoteError(e.fault, f"attribute {_named(key)}: {e}"))
     reading.limits()
+    for name, said in reading.said.items():
+        if type(said) is int:
+            reading.said[name] = min(said, MOST)
     if not reading.said.get("again"):
         reading.said.pop("state", None)  # RFC 2865 section 5.24: for a new request only
     return reading
