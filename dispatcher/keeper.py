@@ -40,6 +40,7 @@ MODULES: Final = {
     "dispatcher": "dispatcher.process",
     "worker": "workers.process",
     "accounts": "workers.radius.process",
+    "hooks": "dispatcher.hooks",
     "console": "ops.console",
 }
 SIGNALS: Final = (
@@ -59,6 +60,7 @@ STOP_STAGES: Final = (
     ("dispatcher", 6.0),
     ("worker", 8.0),
     ("accounts", 9.2),
+    ("hooks", 9.2),
     ("console", 9.3),
     ("netops", 9.5),
 )
@@ -128,13 +130,17 @@ class Keeper:
             ),
             Role("console", "console", self._modules["console"], nice=10, vital=False),
         ]
-        if self.settings.radius.servers:
-            roles.insert(1, self._accounts())
+        roles[1:1] = self._wanted(self.settings)
         return {role.name: role for role in roles}
 
-    def _accounts(self) -> Role:
-        """Only where there are RADIUS servers."""
-        return Role("accounts", "accounts", self._modules["accounts"])
+    def _wanted(self, settings: Settings) -> list[Role]:
+        """Those that only some configurations need."""
+        roles = []
+        if settings.needs_accounts:
+            roles.append(Role("accounts", "accounts", self._modules["accounts"]))
+        if settings.hooks.wanted:
+            roles.append(Role("hooks", "hooks", self._modules["hooks"], vital=False))
+        return roles
 
     # -- children
 
@@ -387,9 +393,10 @@ class Keeper:
         if kept:
             self._log.warning("needs a restart to take effect", keys=",".join(kept))
         self.settings = new
-        if new.radius.servers and "accounts" not in self._roles:
-            self._roles["accounts"] = self._accounts()
-            self._due["accounts"] = 0.0
+        for role in self._wanted(new):
+            if role.name not in self._roles:
+                self._roles[role.name] = role
+                self._due[role.name] = 0.0
         message = {"type": "settings", "settings": asdict(new)}
         for child in self._children.values():
             child.send(message, self._log)

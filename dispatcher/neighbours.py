@@ -150,6 +150,7 @@ class Neighbours:
         self._read_at = 0.0
         self._said: set[Choice] = set()
         self._failed = 0
+        self.failures = 0  # that the owner has not counted
         self._failed_at = -LOG_EVERY_S
 
     @property
@@ -215,6 +216,7 @@ class Neighbours:
         for change, code in zip(changes, self._sock.apply(changes), strict=True):
             if code:
                 self._failed += 1
+                self.failures += 1
                 now = time.monotonic()
                 if now - self._failed_at >= LOG_EVERY_S:
                     self._log.warning(

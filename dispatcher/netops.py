@@ -29,13 +29,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from dispatcher import links, nft, routes, rtnl
 from dispatcher.firewall import Passed
-from dispatcher.links import Links
+from dispatcher.lan_rules import LISTS_MAX, AddressLists, Commands, Isolation
+from dispatcher.links import Links, Prefix
 from dispatcher.neighbours import Neighbours
 from dispatcher.rtnl import Change, RouteSocket
 from dispatcher.rule_watch import RuleWatch
 from fastpath import layout
 from ops import boot, log, metrics, settings
-from ops.networks import Network, host
 from ops.ranges import format_address, parse_ranges
 from ops.settings import Settings
 
@@ -44,6 +44,10 @@ REQUESTS: Final = NAMES.index("requests")
 FAILURES: Final = NAMES.index("failures")
 ADDED: Final = NAMES.index("routes_added")
 DELETED: Final = NAMES.index("routes_deleted")
+ISOLATED: Final = NAMES.index("isolated_packets")
+LISTS_FAILED: Final = NAMES.index("list_failures")
+PROXIES_FAILED: Final = NAMES.index("proxy_failures")
+COUNT_S: Final = 2.0  # between looks at the rule's counter
 
 OUR_NAME: Final = re.compile(r"pptp\d+")
 LOCAL_MAX: Final = 1024  # inner addresses of our own that are put on the TUN
@@ -71,13 +75,6 @@ class Peer:
     logged_at: float = 0.0
 
 
-def _lone(net: Network) -> tuple[int, int] | None:
-    """Family and number of a prefix that is one address: for whom a LAN may be asked."""
-    if net.length != 8 * len(net.octets):
-        return None
-    return (socket.AF_INET if net.version == 4 else socket.AF_INET6), net.first
-
-
 class Netops:
     """All state is the kernel's; this knows what of it is ours."""
 
@@ -92,9 +89,13 @@ class Netops:
         self._routes = RouteSocket()
         self._neighbours = Neighbours(out, [tun.ifindex for tun in self._tuns])
         self._nft: nft.Table | None = None
+        self._lists: AddressLists | None = None
+        self._isolation: Isolation | None = None
+        self._run_dir = info.run_dir
+        self._count_at = 0.0
         self._nft_name = f"pptpcon_{info.extra.get('keeper_pid', os.getppid())}"
         self._metric = rtnl.BLACKHOLE_METRIC | zlib.crc32(info.run_dir.encode()) & 0xFFFF
-        self._blackholes: set[Network] = set()
+        self._blackholes: set[Prefix] = set()
         self._local: set[int] = set()
         self._placed: set[int] = set()  # those of _local that we put on the first TUN
         self._link_local = ""  # on every TUN; "": none
@@ -113,6 +114,7 @@ class Netops:
         self._set_blackholes()
         self._restore_sessions()
         self._neighbours.restore(self._settings.lan, self._addresses())
+        self._set_lan_rules()
         if self._packet_mode:
             self._load_nft()
 
@@ -182,47 +184,79 @@ class Netops:
         names = {name for _, name in socket.if_nameindex()} - {tun.name for tun in self._tuns}
         alone = not any(OUR_NAME.fullmatch(name) for name in names)
         changes = [
-            Change(False, prefix, metric=metric)
+            Change(False, *prefix, metric=metric)
             for prefix, metric in self._links.blackholes()
             if (metric == self._metric and prefix not in wanted)
             or (metric != self._metric and alone)
         ]
-        changes += [Change(True, prefix, metric=self._metric) for prefix in sorted(wanted)]
+        changes += [Change(True, *prefix, metric=self._metric) for prefix in sorted(wanted)]
         for change, code in zip(changes, self._routes.apply(changes), strict=True):
             if code:
                 self._log.error(
                     "blackhole route failed",
                     add=change.add,
-                    prefix=str(change.network),
+                    prefix=f"{format_address(change.address)}/{change.length}",
                     error=os.strerror(code),
                 )
         self._blackholes = wanted
 
     def _restore_sessions(self) -> None:
         """Routes of sessions that are up: a predecessor of ours may have died half-way."""
-        changes: list[Change] = []
-        for session in self._table.sessions():
-            if session.state != layout.STATE_ACTIVE or session.worker not in self._by_worker:
-                continue
-            ifindex = self._by_worker[session.worker]
-            if routes.routable(session.address) and session.address not in self._local:
-                changes.append(Change(True, host(session.address), ifindex))
-            changes += [
-                Change(True, Network(*found), ifindex) for found in self._table.nets(session.index)
-            ]
+        changes = [
+            Change(True, session.address, 32, self._by_worker[session.worker])
+            for session in self._table.sessions()
+            if session.state == layout.STATE_ACTIVE
+            and session.worker in self._by_worker
+            and routes.routable(session.address)
+            and session.address not in self._local
+        ]
         failed = sum(1 for code in self._routes.apply(changes) if code)
         if changes:
             self._log.notice("session routes restored", routes=len(changes), failed=failed)
 
     def _addresses(self) -> list[tuple[int, int]]:
         """Of sessions that are up: family and number."""
-        found: list[tuple[int, int]] = []
-        for session in self._table.sessions():
-            if session.state == layout.STATE_ACTIVE and routes.routable(session.address):
-                found.append((socket.AF_INET, session.address))
-                nets = (Network(*net) for net in self._table.nets(session.index))
-                found += [address for net in nets if (address := _lone(net))]
-        return found
+        return [
+            (socket.AF_INET, session.address)
+            for session in self._table.sessions()
+            if session.state == layout.STATE_ACTIVE and routes.routable(session.address)
+        ]
+
+    def _set_lan_rules(self) -> None:
+        """Isolation fails the start: who asks for it relies on it. Address lists do not."""
+        lan = self._settings.lan
+        try:
+            commands = Commands()
+            devices = [tun.ifindex for tun in self._tuns]
+            self._isolation = Isolation(commands, self._run_dir, devices)
+            self._isolation.set(lan.isolate)
+            self._lists = AddressLists(commands, lan, self._run_dir, self._log)
+            self._lists.begin(number for family, number in self._addresses())
+        except nft.NftError as e:
+            if lan.isolate:
+                raise OSError(f"lan.isolate: {e}") from None
+            self._log.debug("no address lists", reason=str(e))
+
+    def tick(self, now: float) -> None:
+        """Count what the kernel has dropped for us."""
+        if self._isolation is not None and self._settings.lan.isolate and now >= self._count_at:
+            self._count_at = now + COUNT_S
+            dropped = self._isolation.dropped()
+            if dropped:
+                self._table.netops_count(ISOLATED, dropped)
+
+    def _list(self, request: list[Any]) -> bool:
+        """A session's address lists: [seq, "lists", address, name...]; False: a bad request."""
+        _, _, address, *names = request
+        if type(address) is not int or not routes.routable(address) or len(names) > LISTS_MAX:
+            return False
+        if not all(isinstance(name, str) and name for name in names):
+            return False
+        if self._lists is not None:
+            self._lists.put(address, names)
+        elif names:
+            self._table.netops_count(LISTS_FAILED)
+        return True
 
     def _load_nft(self) -> None:
         address = self._settings.listen.address
@@ -269,14 +303,16 @@ class Netops:
         answers: dict[int, int] = {}
         changes: list[Change] = []
         owners: list[int] = []
-        grounds = routes.Grounds(
-            (self._by_worker.get(peer.worker, 0),),  # its routes lead to its own TUN
-            self._local,
-            self._settings.ip.default_routes,
-        )
         for place, (_, request) in enumerate(found := routes.unpack(datagram)):
             self._table.netops_count(REQUESTS)
-            change = routes.judge(request, grounds)
+            if len(request) > 2 and request[1] == "lists":
+                answers[place] = 0
+                if not self._list(request):
+                    self._complain(peer, "no address lists of a subscriber")
+                    answers[place] = routes.BAD
+                continue
+            own = (self._by_worker.get(peer.worker, 0),)  # its routes lead to its own TUN
+            change = routes.judge(request, own, self._local)
             if isinstance(change, str):
                 self._complain(peer, change)
                 answers[place] = routes.BAD
@@ -290,17 +326,28 @@ class Netops:
                 self._log.warning(
                     "route failed",
                     add=change.add,
-                    prefix=str(change.network),
+                    address=format_address(change.address),
                     worker=peer.worker,
                     error=os.strerror(code),
                 )
             else:
                 self._table.netops_count(ADDED if change.add else DELETED)
         self._neighbours.follow(
-            (change.add, address)
+            (change.add, (socket.AF_INET, change.address))
             for place, change in zip(owners, changes, strict=True)
-            if not answers[place] and (address := _lone(change.network))
+            if not answers[place]
         )
+        if self._lists is not None:
+            for place, change in zip(owners, changes, strict=True):
+                if not change.add and not answers[place]:
+                    self._lists.put(change.address, ())
+            self._lists.flush()
+            failed, self._lists.failures = self._lists.failures, 0
+            if failed:
+                self._table.netops_count(LISTS_FAILED, failed)
+        failed, self._neighbours.failures = self._neighbours.failures, 0
+        if failed:
+            self._table.netops_count(PROXIES_FAILED, failed)
         return [(seq, answers[place]) for place, (seq, _) in enumerate(found)]
 
     def _complain(self, peer: Peer, reason: str) -> None:
@@ -346,6 +393,11 @@ class Netops:
                 pass  # told again
 
     @property
+    def counts(self) -> bool:
+        """Whether there is a counter to look at now and then."""
+        return self._isolation is not None and self._settings.lan.isolate
+
+    @property
     def raw_only(self) -> bool:
         """Whether workers have to be told again and again: a successor starts without."""
         return self._raw_only
@@ -362,12 +414,24 @@ class Netops:
         self._place_link_local()
         self._set_blackholes()
         self._neighbours.restore(new.lan, self._addresses())
+        if self._isolation is not None:
+            try:
+                self._isolation.set(new.lan.isolate)
+            except nft.NftError as e:
+                self._log.error("lan.isolate not carried out", error=str(e))
 
     def leave(self) -> None:
         """Take back what does not go by itself, and the rest for good measure."""
         self._neighbours.leave()
+        if self._lists is not None:
+            self._lists.leave()
+        if self._isolation is not None:
+            try:
+                self._isolation.set(False)
+            except nft.NftError as e:
+                self._log.warning("table stays", error=str(e))
         self._routes.apply(
-            [Change(False, prefix, metric=self._metric) for prefix in self._blackholes]
+            [Change(False, *prefix, metric=self._metric) for prefix in self._blackholes]
         )
         for address in self._placed:
             try:
@@ -397,11 +461,12 @@ def _messages(keeper: socket.socket) -> Iterable[dict[str, Any]]:
 
 def _patience(netops: Netops, watch: RuleWatch | None) -> int | None:
     """Milliseconds until there is something to do; None: for as long as nobody speaks."""
+    counting = int(COUNT_S * 1000) if netops.counts else None
     if watch is None:
-        return None
+        return counting
     if watch.timer_at is not None:
         return max(0, int((watch.timer_at - time.monotonic()) * 1000) + 1)
-    return int(TELL_AGAIN_S * 1000) if netops.raw_only else None
+    return int(TELL_AGAIN_S * 1000) if netops.raw_only and not counting else counting
 
 
 def _mind(
@@ -451,6 +516,7 @@ def run(info: boot.Boot, out: log.Log) -> None:
                 poll.register(sock, select.POLLIN)
         while not stopping:
             ready = poll.poll(_patience(netops, watch))
+            netops.tick(time.monotonic())
             if watch is not None:
                 _mind(netops, watch, peers.values(), {fd for fd, _ in ready}, poll)
             for fd, _ in ready:

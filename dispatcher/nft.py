@@ -32,7 +32,8 @@ class NftError(Exception):
     """The table can't be had; the reason in one line."""
 
 
-def _library() -> Any:
+def library() -> Any:
+    """libnftables; NftError if it is not installed."""
     for name in LIBRARIES:
         try:
             library = ctypes.CDLL(name)
@@ -47,7 +48,7 @@ def _library() -> Any:
 def available() -> bool:
     """Is the library there? Says nothing about the kernel."""
     try:
-        _library()
+        library()
     except NftError:
         return False
     return True
@@ -68,7 +69,7 @@ class Table:
     def __init__(self, name: str, rules: str) -> None:
         """`rules`: the commands that make the table `name`, with the flag `owner`."""
         self.name = name
-        self._lib = _library()
+        self._lib = library()
         self._context = self._lib.nft_ctx_new(0)
         if not self._context:
             raise NftError("libnftables gives no context")

@@ -61,8 +61,12 @@ class Opened:
     pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
     # the same with the accounts process
     accounts: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
-    status_fd: int = -1  # its figures, ops.status_page
+    # the same with the hooks process
+    hooks: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    status_fd: int = -1  # figures of the accounts process, ops.status_page
     status_read_only: int = -1
+    hooks_fd: int = -1  # the same of the hooks process
+    hooks_read_only: int = -1
     control: socket.socket = field(init=False)
 
     @classmethod
@@ -100,6 +104,7 @@ class Opened:
             reason=self.gre.reason,
             send=self.gre.sends,
             send_reason=self.gre.send_reason,
+            xdp=self.gre.xdp.mode if self.gre.xdp else "",
             xdp_reason=self.gre.xdp_reason,
         )
         self.table_fd = descriptors.memfd("sessions")
@@ -107,14 +112,17 @@ class Opened:
         self.table = Table.create(self.table_fd, settings.limits.max_sessions, workers, epoch)
         self.table.set_pid("keeper", os.getpid())
         self.table.set_config(True)
-        self.table.set_ways(self.gre.receives, self.gre.sends)
         self.table_read_only = descriptors.read_only(self.table_fd)
         for _ in range(workers):
             self.pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             self.accounts.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            self.hooks.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         self.status_fd = descriptors.memfd("accounts")
         os.ftruncate(self.status_fd, status_page.SIZE)
         self.status_read_only = descriptors.read_only(self.status_fd)
+        self.hooks_fd = descriptors.memfd("hooks")
+        os.ftruncate(self.hooks_fd, status_page.SIZE)
+        self.hooks_read_only = descriptors.read_only(self.hooks_fd)
         self.control = self.instance.control_socket()
         self.record([])
 
@@ -138,17 +146,22 @@ class Opened:
             return fds | {"listeners": [self.listener.fileno()]}, {}
         if role.kind == "console":
             fds = {"table": self.table_read_only, "control": self.control.fileno()}
-            return fds | {"status": self.status_read_only}, {}
+            fds |= {"status": self.status_read_only, "hooks": self.hooks_read_only}
+            return fds, {}
         if role.kind == "accounts":
             fds = {"table": self.table_read_only, "status": self.status_fd}
             fds["workers"] = [ours.fileno() for _, ours in self.accounts]
             return fds, {"state_dir": self._make_state_dir(settings)}
+        if role.kind == "hooks":
+            fds = {"table": self.table_read_only, "status": self.hooks_fd}
+            return fds | {"workers": [ours.fileno() for _, ours in self.hooks]}, {}
         tun = self.tuns[role.index]
         more, extra = self.gre.handed(role.index)
         fds |= more
         fds["tun"] = tun.fd
         fds["netops"] = self.pairs[role.index][0].fileno()
         fds["accounts"] = self.accounts[role.index][0].fileno()
+        fds["hooks"] = self.hooks[role.index][0].fileno()
         return fds, extra | {
             "cpu": self.plan.cpus[role.index],
             "tun_name": tun.name,
@@ -157,7 +170,7 @@ class Opened:
 
     def drain_answers(self, worker: int) -> None:
         """Answers to a dead worker must not be taken for answers to its successor."""
-        for end in (self.pairs[worker][0], self.accounts[worker][0]):
+        for end in (self.pairs[worker][0], self.accounts[worker][0], self.hooks[worker][0]):
             while True:
                 try:
                     end.recv(1, socket.MSG_DONTWAIT)
@@ -183,5 +196,5 @@ class Opened:
         """Note a child's start, or with pid 0 its end, in the table."""
         if role.kind == "worker":
             self.table.set_worker(role.index, pid, bool(pid))
-        elif role.kind != "accounts":  # its number stands on its own page
+        elif role.kind not in ("accounts", "hooks"):  # its number stands on its own page
             self.table.set_pid(role.kind, pid)

@@ -15,8 +15,6 @@ cdef enum:
     OP_HOP = 9
     OP_RATES = 10
     OP_FILTERS = 11
-    OP_NETS = 12
-    OP_PACKET = 13
 
 cdef void operations_take(data_path *path) noexcept nogil
 cdef void operations_forget(data_path *path) noexcept nogil

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import ctypes
+import grp
 import os
 import pwd
 import signal
@@ -53,22 +54,22 @@ def _note_parent() -> int:
     return _parent
 
 
-def _account(user: str) -> tuple[int, int]:
+def _account(user: str, key: str) -> tuple[int, int]:
     for name in (user, FALLBACK_USER):
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
         if name != user:
-            _warn(user, f"{name} (uid {entry.pw_uid})")
+            _warn(key, user, f"{name} (uid {entry.pw_uid})")
         return entry.pw_uid, entry.pw_gid
-    _warn(user, f"uid {FALLBACK_ID}")
+    _warn(key, user, f"uid {FALLBACK_ID}")
     return FALLBACK_ID, FALLBACK_ID
 
 
-def _warn(user: str, instead: str) -> None:
+def _warn(key: str, user: str, instead: str) -> None:
     print(
-        f"pptpcon: server.user: no user {user!r} on this host; running as {instead} instead",
+        f"pptpcon: {key}: no user {user!r} on this host; running as {instead} instead",
         file=sys.stderr,
     )
 
@@ -83,17 +84,26 @@ def missing_capabilities() -> list[str]:
     return [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
 
 
-def drop(user: str) -> None:
+def drop(
+    user: str, *, groups: bool = False, more: tuple[str, ...] = (), key: str = "server.user"
+) -> None:
     """Become `user` for good; for "", or when we are not root, keep the user we are.
 
-    Either way no privilege can be gained any more, and the parent's death is ours.
+    With `groups` of all its groups, and of those in `more` that exist. Either way no
+    privilege can be gained any more, and the parent's death is ours.
     """
     _note_parent()
     for name in CODECS:
         codecs.lookup(name)
     if user and os.geteuid() == 0:
-        uid, gid = _account(user)
-        os.setgroups([])
+        uid, gid = _account(user, key)
+        ours = os.getgrouplist(user, gid) if groups else []
+        for name in more:
+            try:
+                ours.append(grp.getgrnam(name).gr_gid)
+            except KeyError:
+                continue
+        os.setgroups(ours)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     _prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ops.messages import Message
-from ops.networks import Network
 from workers.live import Handle
 from workers.ppp.actions import Authenticate, EapRelay
 
@@ -32,8 +31,6 @@ class Engine(Protocol):
     def up6(self, index: int, generation: int) -> bool: ...
     def down6(self, index: int, generation: int) -> bool: ...
     def set_rates(self, index: int, generation: int) -> bool: ...
-    def set_nets(self, index: int, generation: int) -> bool: ...
-    def packet(self, index: int, generation: int, packet: bytes) -> bool: ...
     def set_filters(self, block: bytes) -> bool: ...
     def remove(self, index: int, generation: int) -> bool: ...
 
@@ -48,11 +45,6 @@ class Ports(Protocol):
 
     def route_del(self, handle: Handle, address: int) -> None: ...
 
-    def net_add(self, handle: Handle, net: Network) -> None:
-        """Its answer comes by `net_routed`."""
-
-    def net_del(self, handle: Handle, net: Network) -> None: ...
-
     def authenticate(self, handle: Handle, request: Authenticate) -> None: ...
 
     def relay(self, handle: Handle, request: EapRelay) -> None: ...
@@ -62,6 +54,15 @@ class Ports(Protocol):
 
     def stopped(self, handle: Handle, cause: str) -> None:
         """It ends: the record has the last counters still."""
+
+    def authorized(self, handle: Handle, user: str, peer_name: str) -> None:
+        """A login was accepted; said once a session."""
+
+    def changed(self, handle: Handle) -> None:
+        """An up session's Policy is another one; record and blob say so."""
+
+    def gone(self, handle: Handle, cause: str) -> None:
+        """The last of a session whose login had been accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +75,4 @@ class EventKinds:
     echo_lost: int
     desync: int
     resumed: int
-    packet: int
     bound: int

@@ -21,17 +21,17 @@ from typing import Any, Final
 
 from fastpath import engine as engine_module
 from fastpath.engine import Engine
-from fastpath.layout import Table
+from fastpath.layout import STATE_ACTIVE, Session, Table
 from ops import boot, privileges
 from ops import settings as settings_module
 from ops.log import LEVELS, Log
 from ops.messages import Heartbeat, Hello, Message
 from ops.netops_client import NetopsClient
-from ops.networks import Network
 from ops.settings import Settings
 from workers.accounts import Accounts, Login, parse_file
 from workers.bus import Bus
 from workers.control import Control
+from workers.hook_client import HookClient, event_of
 from workers.kernel_drops import KernelDrops
 from workers.live import Handle
 from workers.logins import Logins
@@ -41,7 +41,7 @@ from workers.radius import configured
 from workers.radius.accounting import Counters, Facts, up_unix
 from workers.radius.client import Client
 from workers.secrets_file import NO_ADDRESS, Index
-from workers.session import Saved
+from workers.session import BlobError, Saved
 from workers.way_out import WayOut
 
 NICE: Final = 10  # of the control thread and those it starts; the data thread goes first
@@ -64,7 +64,6 @@ KINDS: Final = EventKinds(
     echo_lost=engine_module.EVENT_ECHO_LOST,
     desync=engine_module.EVENT_DESYNC,
     resumed=engine_module.EVENT_RESUMED,
-    packet=engine_module.EVENT_PACKET,
     bound=engine_module.EVENT_BOUND,
 )
 
@@ -113,6 +112,8 @@ class Service:
         self._accounts = Accounts(self._settings, index)
         fd = started.fds.get("accounts")
         self._radius = Client(fd, loop) if fd is not None else None
+        fd = started.fds.get("hooks")
+        self._hooks = HookClient(fd, loop) if fd is not None else None
         self._logins = Logins(self._radius)
         if self._accounts.empty and not configured.logs_in(self._settings):
             self._log.warning(
@@ -124,11 +125,7 @@ class Service:
         told = (lambda value: way_out.close(bool(value))) if way_out else (lambda value: None)
         self._netops = NetopsClient(started.fds["netops"], loop, told)
         self._drops = KernelDrops(
-            table,
-            started.index,
-            started.fds["gre"],
-            str(started.extra["tun_name"]),
-            started.fds.get("xdp", [])[::2],
+            table, started.index, started.fds["gre"], str(started.extra["tun_name"])
         )
         self._drops_log_at = 0.0
         self._keeper = socket.socket(fileno=started.fds["keeper"])
@@ -162,14 +159,6 @@ class Service:
         """Ask netops; the answer goes to Control.routed."""
         self._ask(self._netops.route_del(address, self._ifindex), handle, False)
 
-    def net_add(self, handle: Handle, net: Network) -> None:
-        """Ask netops; the answer goes to Control.net_routed."""
-        self._ask_net(self._netops.net_add(net, self._ifindex), handle, net, True)
-
-    def net_del(self, handle: Handle, net: Network) -> None:
-        """Ask netops; the answer goes to Control.net_routed."""
-        self._ask_net(self._netops.net_del(net, self._ifindex), handle, net, False)
-
     def authenticate(self, handle: Handle, request: Authenticate) -> None:
         """Check credentials in a task of their own; most are done within one step."""
         task = self._loop.create_task(self._authenticate(handle, request))
@@ -183,39 +172,84 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     def started(self, handle: Handle) -> None:
-        """Tell the accounts process, where there is one."""
-        if self._radius is None or not self._settings.radius.servers:
-            return
+        """Tell the accounts process, where there is one, and the hooks'."""
         session = self._table.session(handle[0])
-        saved = Saved.unpack(self._table.blob(handle[0]))
-        self._radius.start(
-            Facts.of(session, saved, up_unix(session.up_ns), self._table.granted6(handle[0]))
-        )
+        if self._radius is not None and self._settings.needs_accounts:
+            saved = Saved.unpack(self._table.blob(handle[0]))
+            self._radius.start(Facts.of(session, saved, up_unix(session.up_ns)))
+        self._list(session)
+        self._hook("ip_up", session)
 
     def stopped(self, handle: Handle, cause: str) -> None:
         """The same for the end."""
-        if self._radius is None:
+        session = self._table.session(handle[0])
+        if self._radius is not None:
+            self._radius.forget(handle)
+            if self._settings.needs_accounts:
+                counters = Counters.of(session, time.monotonic_ns())
+                self._radius.stop(f"{session.sid:016x}", counters, cause, time.time())
+        self._hook("ip_down", session, cause)
+
+    def authorized(self, handle: Handle, user: str, peer_name: str) -> None:
+        """For hooks only."""
+        self._hook("auth_up", self._table.session(handle[0]), names=(user, peer_name))
+
+    def changed(self, handle: Handle) -> None:
+        """For address lists and hooks."""
+        session = self._table.session(handle[0])
+        self._list(session, empty=True)
+        self._hook("ip_change", session)
+
+    def gone(self, handle: Handle, cause: str) -> None:
+        """For hooks only."""
+        self._hook("auth_down", self._table.session(handle[0]), cause)
+
+    def _list(self, session: Session, *, empty: bool = False) -> None:
+        """Tell netops the session's address lists; with `empty`, also that there are none."""
+        try:
+            saved = Saved.unpack(self._table.blob(session.index))
+        except BlobError:
             return
-        self._radius.forget(handle)
-        if self._settings.radius.servers:
-            session = self._table.session(handle[0])
-            counters = Counters.of(session, time.monotonic_ns())
-            self._radius.stop(f"{session.sid:016x}", counters, cause, time.time())
+        names = tuple(map(str, saved.policy.get("address_lists", ())))
+        if names or empty:
+            self._netops.lists(session.address, names)
+
+    def _list_all(self) -> None:
+        """Another netops: it knows of lists only what the kernel has."""
+        for session in self._table.sessions():
+            if session.worker == self._index and session.state == STATE_ACTIVE:
+                self._list(session)
+
+    def _hook(
+        self, hook: str, session: Session, cause: str = "", names: tuple[str, str] = ("", "")
+    ) -> None:
+        conf = self._settings.hooks
+        radattr = conf.radattr and hook.startswith("ip_")
+        if self._hooks is None or not (getattr(conf, hook) or radattr):
+            return
+        saved = None
+        try:
+            saved = Saved.unpack(self._table.blob(session.index))
+            names = saved.user, saved.peer_name
+        except BlobError:
+            names = names if names[0] else (session.name, session.name)
+        now_ns = time.monotonic_ns()
+        user, peer_name = names
+        self._hooks.post(
+            event_of(
+                *(hook, session, saved),
+                user=user,
+                peer_name=peer_name,
+                now_ns=now_ns,
+                cause=cause,
+            )
+        )
 
     def _ask(self, future: asyncio.Future[int], handle: Handle, adding: bool) -> None:
         def answered(done: asyncio.Future[int]) -> None:
             if not done.cancelled():
                 self.control.routed(handle, adding, done.result(), self._loop.time())
                 self._after()
-
-        future.add_done_callback(answered)
-
-    def _ask_net(
-        self, future: asyncio.Future[int], handle: Handle, net: Network, adding: bool
-    ) -> None:
-        def answered(done: asyncio.Future[int]) -> None:
-            if not done.cancelled():
-                self.control.net_routed(handle, net, adding, done.result())
 
         future.add_done_callback(answered)
 
@@ -420,6 +454,7 @@ class Service:
             if pid and pid != self._netops_pid:
                 self._netops_pid = pid
                 self._netops.restarted()
+                self._list_all()
         self._after()
 
     def _after(self) -> None:
@@ -478,6 +513,8 @@ class Service:
         self._netops.close()
         if self._radius is not None:
             self._radius.close()
+        if self._hooks is not None:
+            self._hooks.close()
         self._loop.remove_reader(self._engine.event_fd)
         self._loop.remove_reader(self._keeper.fileno())
 

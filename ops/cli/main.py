@@ -18,6 +18,7 @@ MODULES: Final[dict[str, str]] = {
     "run": "ops.cli.run",
     "check-config": "ops.cli.check_config",
     "doctor": "ops.cli.doctor",
+    "history": "ops.cli.history",
     "config": "ops.cli.config",
     "import-config": "ops.cli.import_config",
     "show": "ops.cli.show",

@@ -332,6 +332,25 @@ def radius(as_json: bool, run_dir: str | None) -> None:
     click.echo(f"accounting records not delivered: {found['backlog']} ({found['journal']})")
 
 
+@show.command("hooks", cls=ClientCommand, short_help="Show programs of [hooks] and failures.")
+@json_option
+@run_dir_option
+def hooks(as_json: bool, run_dir: str | None) -> None:
+    """Show how the programs of [hooks] ended, and the newest failures with what they said."""
+    found = Control(run_dir).get("/api/hooks")
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for key, count in sorted(found["results"].items()):
+        hook, _, result = key.partition(":")
+        click.echo(f"{hook.replace('_', '-'):10} {result:12} {count}")
+    click.echo(f"running {found['running']}, waiting {found['waiting']}")
+    for each in found["failures"]:
+        said = f": {each['line']}" if each["line"] else ""
+        hook = each["hook"].replace("_", "-")
+        click.echo(f"{hook} {each['name']} {each['user']} {each['reason']}{said}")
+
+
 @show.command("bans", cls=ClientCommand, short_help="Show who is banned.")
 @json_option
 @run_dir_option

@@ -181,6 +181,7 @@ class Api:
             ("/api/session/{name:.+}", self.session),
             ("/api/ends", self.ends),
             ("/api/bans", self.bans),
+            ("/api/hooks", self.hooks),
         ]
 
     def _application(self, middlewares: list[Any]) -> web.Application:
@@ -291,6 +292,19 @@ class Api:
         """RADIUS servers, and what accounting has not delivered."""
         _query(request)
         return _json(self._radius())
+
+    async def hooks(self, request: web.Request) -> web.Response:
+        """Programs of [hooks]."""
+        _query(request)
+        said = self._view.hooks()
+        return _json(
+            {
+                "running": said.get("running", 0),
+                "waiting": said.get("waiting", 0),
+                "results": said.get("results", {}),
+                "failures": said.get("failures", []),
+            }
+        )
 
     async def radius_sums(self, request: web.Request) -> web.Response:
         """The same without addresses and paths."""

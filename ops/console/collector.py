@@ -26,6 +26,8 @@ from ops.console import snapshot as snapshots
 from ops.console.pools import Pools
 from ops.console.series import SERIES, Series
 from ops.console.usage import Usage
+from ops.hook_event import HOOKS
+from ops.hook_event import RESULTS as HOOK_RESULTS
 from workers.radius.lines import BOUNDS as RADIUS_BOUNDS
 from workers.radius.packets import FAULTS as RADIUS_FAULTS
 
@@ -89,10 +91,6 @@ CONTROL: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "secrets_errors": ("pptp_secrets_loads_total", ("bad",)),
     "kernel_drops_receive": ("pptp_kernel_drops_total", ("receive",)),
     "kernel_drops_transmit": ("pptp_kernel_drops_total", ("transmit",)),
-    "networks_refused": ("pptp_networks_refused_total", ()),
-    "ipv6_received": ("pptp_ipv6_control_packets_total", ("receive",)),
-    "ipv6_sent": ("pptp_ipv6_control_packets_total", ("transmit",)),
-    "ipv6_malformed": ("pptp_ipv6_malformed_packets_total", ()),
     "filters_unknown": ("pptp_filters_unknown_total", ()),
 }
 BUS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -114,7 +112,6 @@ DISPATCHER: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "bans_user": ("pptp_bans_total", ("user",)),
     "bans_source": ("pptp_bans_total", ("source",)),
     "bans_now": ("pptp_bans", ()),
-    "prefixes6_refused": ("pptp_ipv6_prefixes_refused_total", ()),
     "no_gre_seen": ("pptp_calls_without_gre_total", ()),
     **{
         f"connections_{result}": ("pptp_control_connections_total", (result,))
@@ -128,6 +125,9 @@ NETOPS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "failures": ("pptp_netops_failures_total", ()),
     "routes_added": ("pptp_netops_routes_total", ("add",)),
     "routes_deleted": ("pptp_netops_routes_total", ("delete",)),
+    "isolated_packets": ("pptp_isolated_packets_total", ()),
+    "proxy_failures": ("pptp_netops_lan_failures_total", ("proxy",)),
+    "list_failures": ("pptp_netops_lan_failures_total", ("list",)),
 }
 
 
@@ -199,6 +199,7 @@ class TableCollector(Collector):
         capacity: Callable[[], int],
         pools: Callable[[], Pools],
         accounts: Callable[[], dict[str, Any]] = dict,
+        hooks: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._table = table
         self._usage = usage
@@ -206,6 +207,7 @@ class TableCollector(Collector):
         self._capacity = capacity
         self._pools = pools
         self._accounts = accounts
+        self._hooks = hooks
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples, so that registering reads nothing."""
@@ -222,6 +224,7 @@ class TableCollector(Collector):
             self._data(page, worker)
         self._authentications(page)
         self._radius(page)
+        self._hook_programs(page)
         return page.families()
 
     def _instance(self, page: _Page) -> None:
@@ -243,7 +246,7 @@ class TableCollector(Collector):
             page.add("pptp_slots_used", used, str(worker))
         for state, count in snapshot.states().items():
             page.add("pptp_sessions", count, state)
-        for pool in self._pools().use(snapshot.addresses(), snapshot.prefixes6):
+        for pool in self._pools().use(snapshot.addresses()):
             page.add("pptp_ip_pool_used", pool.used, pool.name)
             if pool.size is not None:
                 page.add("pptp_ip_pool_addresses", pool.size, pool.name)
@@ -309,6 +312,18 @@ class TableCollector(Collector):
                 slot = metrics.CONTROL_COUNTERS.index(f"auth_{method}_{result}")
                 total = sum(counters[slot] for counters in pages)
                 page.add("pptp_authentications_total", total, method, result)
+
+    def _hook_programs(self, page: _Page) -> None:
+        said = self._hooks()
+        if not said:
+            return
+        for hook in HOOKS:
+            for result in HOOK_RESULTS:
+                count = said["results"].get(f"{hook}:{result}", 0)
+                page.add("pptp_hooks_total", count, hook, result)
+            page.add("pptp_hook_seconds_total", said["seconds"].get(hook, 0), hook)
+        page.add("pptp_hooks_running", said["running"])
+        page.add("pptp_hooks_waiting", said["waiting"])
 
     def _radius(self, page: _Page) -> None:
         said = self._accounts()

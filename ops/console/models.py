@@ -175,6 +175,28 @@ class Radius(Answer):
     dynamic: dict[str, Count] | None
 
 
+class HookFailure(Answer):
+    """A program of [hooks] that did not end well."""
+
+    unix: float
+    hook: str
+    name: str
+    sid: str
+    user: str
+    result: str
+    reason: str
+    line: str = Field(description="The first that it printed.")
+
+
+class Hooks(Answer):
+    """Programs of [hooks]."""
+
+    running: Count
+    waiting: Count
+    results: dict[str, Count] = Field(description='By "HOOK:RESULT".')
+    failures: list[HookFailure] = Field(description="The newest, at most 20.")
+
+
 class Version(BaseModel):
     """Versions and process numbers."""
 

@@ -45,6 +45,7 @@ PATHS: Final[dict[str, Path]] = {
     "/api/workers": Path(models.Workers, "A row for each worker."),
     "/api/ippool": Path(models.IpPool, "A row for each address pool."),
     "/api/radius": Path(models.Radius, "RADIUS servers and accounting not delivered."),
+    "/api/hooks": Path(models.Hooks, "Programs of [hooks], and those that failed.", token=True),
     "/api/version": Path(models.Version, "Versions and process numbers."),
     "/api/history": Path(models.History, "The last half hour, for graphs."),
     "/api/failures": Path(models.Failures, "What went wrong of late, by cause, and what helps."),

@@ -74,10 +74,17 @@ class Console:
         self._log = log
         self._settings = start.settings
         page = StatusPage(start.fds["status"]) if "status" in start.fds else None
-        self._view = View(table, start.settings, Usage(), page)
+        hooks = StatusPage(start.fds["hooks"]) if "hooks" in start.fds else None
+        self._view = View(table, start.settings, Usage(), page, hooks)
         usage, view = self._view.usage, self._view
         collector = TableCollector(
-            table, usage, view.version, view.capacity, view.pools, view.accounts
+            table,
+            usage,
+            view.version,
+            view.capacity,
+            view.pools,
+            view.accounts,
+            view.hooks,
         )
         self._bus = Bus(start.bus_address)
         self._guard = Guard(start.settings.console)

@@ -119,6 +119,8 @@ SERIES: Final[tuple[Series, ...]] = (
     _counter("pptp_netops_requests_total", "Route requests carried out by netops."),
     _counter("pptp_netops_failures_total", "Route requests the kernel refused."),
     _counter("pptp_netops_routes_total", "Routes changed.", "operation"),
+    _counter("pptp_isolated_packets_total", "From subscriber to subscriber: lan.isolate."),
+    _counter("pptp_netops_lan_failures_total", "Proxy or list entries that failed.", "kind"),
     _counter("pptp_worker_route_requests_total", "Route requests a worker made.", "worker"),
     _counter(
         "pptp_worker_route_failures_total",
@@ -218,27 +220,11 @@ SERIES: Final[tuple[Series, ...]] = (
         "Sessions whose account names a filter that [filters] does not have: they have none.",
         "worker",
     ),
-    # IPv6 and networks behind subscribers
-    _counter(
-        "pptp_networks_refused_total",
-        "Routes of accounts that were not made: no network, another session's, or too many.",
-        "worker",
-    ),
-    _counter(
-        "pptp_ipv6_prefixes_refused_total",
-        "IPv6 prefixes that sessions were not given: in use, pool used up, or wrong.",
-    ),
-    _counter(
-        "pptp_ipv6_control_packets_total",
-        "Router solicitations, advertisements and DHCPv6 messages.",
-        "worker",
-        "direction",
-    ),
-    _counter(
-        "pptp_ipv6_malformed_packets_total",
-        "Router solicitations and DHCPv6 messages of subscribers that were no good.",
-        "worker",
-    ),
+    # hooks
+    _counter("pptp_hooks_total", "Programs of [hooks], by how they ended.", "hook", "result"),
+    _counter("pptp_hook_seconds_total", "Time they ran.", "hook"),
+    _gauge("pptp_hooks_running", "Programs that run."),
+    _gauge("pptp_hooks_waiting", "Programs that wait for it."),
     # RADIUS
     _gauge(
         "pptp_radius_server_up",

@@ -14,7 +14,6 @@ from ops.doctor import (
     ports,
     radius,
     resources,
-    rings,
     routing,
     tracking,
 )
@@ -29,7 +28,6 @@ CHECKS: Final[dict[str, Check]] = {
     "firewall": filtering.look,
     "forwarding": forwarding.look,
     "routing": routing.look,
-    "rings": rings.look,
     "conntrack": tracking.look,
     "buffers": buffers.look,
     "resources": resources.look,

@@ -39,7 +39,9 @@ def main() -> int:
         table = Table.attach(started.fds["table"], writable=False)
     except LayoutError as e:
         return log.fatal(f"accounts: {e}; was pptpcon upgraded under a running instance?", 69)
-    privileges.drop(started.settings.server.user)
+    records = started.settings.records
+    more = ("utmp",) if records.utmp or records.wtmp else ()
+    privileges.drop(started.settings.server.user, more=more)
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(partial(_fault, out))
     service = Service(started, table, loop, out)

@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from workers.radius.dynamic import Cause, Dynamic, Order, fits
 from workers.radius.exchange import Answered, Changed, Exchange, Faulty, Send, Unanswered
 from workers.radius.journal import MEMORY, Journal, JournalError, Record
 from workers.radius.lines import Line
+from workers.radius.logbook import Logbook
 from workers.radius.orders import OrderError, Orders
 from workers.radius.packets import Code, RemoteError
 from workers.radius.requests import Caller, Login
@@ -44,7 +45,6 @@ SCAN_S: Final = 30.0  # between looks whether table and book agree
 LOG_S: Final = 10.0  # between lines about the same fault of the same server
 STOP_S: Final = 1.0  # for servers to take the last records
 BATCH: Final = 256
-MISSED: Final = 8192
 DATAGRAM: Final = 8192
 KEEPER_DATAGRAM: Final = 4 << 20
 JOURNAL: Final = "accounting.db"
@@ -80,7 +80,6 @@ class Service:
         self._logins: dict[int, _Asked] = {}  # by token of the exchange
         self._doubles: set[tuple[int, int]] = set()  # (worker, seq) that wait already
         self._records: dict[int, Record] = {}
-        self._missed: OrderedDict[int, Record] = OrderedDict()  # whose answer may come late
         self._replies: list[tuple[int, bytes]] = []  # to workers, after the commit
         self._sends: list[Send] = []
         self._missing: set[str] = set()  # sessions without a record at the last scan
@@ -105,6 +104,9 @@ class Service:
             self._settings.radius.interim_s,
             self._random.random,
         )
+        self._folder = str(started.extra.get("state_dir", ""))
+        self._logbook = Logbook(self._settings.records, self._folder, table.epoch, log)
+        self._logbook.begin()
         self._orders = Orders(self._bus)
         self._dynamic = self._make_dynamic()
         if configured.records(self._settings):
@@ -235,6 +237,7 @@ class Service:
         self._arm(now)
 
     def _commit(self) -> None:
+        self._logbook.commit()
         journal = self._book.journal
         journal.commit()
         if journal.failure:
@@ -367,7 +370,7 @@ class Service:
             self._doubles.discard((asked.worker, asked.seq))
             self._judge(asked, event)
             return
-        record = self._records.pop(event.token, None) or self._missed.pop(event.token, None)
+        record = self._records.pop(event.token, None)
         if record is not None:
             self._book.taken(record)
             if record.sid and replies.drops_user(event.packet):
@@ -410,9 +413,6 @@ class Service:
             return
         record = self._records.pop(event.token, None)
         if record is not None:
-            self._missed[event.token] = record
-            while len(self._missed) > MISSED:
-                self._missed.popitem(last=False)
             self._book.missed(record, now)
             self._limited(
                 "kept", "", "accounting record kept", event.reason, backlog=self._book.backlog
@@ -457,10 +457,12 @@ class Service:
     # -- accounting
 
     def _started(self, facts: Facts, now: float) -> None:
+        self._logbook.started(facts)
         self._book.start(facts, now, time.time(), recording=configured.records(self._settings))
 
     def _stopped(self, sid: str, counters: Counters, cause: str, unix: float) -> None:
         recording = configured.records(self._settings)
+        self._logbook.stopped(sid, counters, cause, unix)
         self._book.stop(sid, counters, cause, unix, recording=recording)
         self._missing.discard(sid)
 
@@ -485,6 +487,8 @@ class Service:
         for session in book.look(TICK_S / LOOK_S):
             self._count(session.facts, session)
             looked.append((session.facts.sid, session.counters))
+        self._logbook.seen(looked, unix)
+        self._logbook.tick()
         if configured.records(self._settings):
             book.journal.seen(looked, unix)
             for session in book.interims(now):
@@ -519,12 +523,13 @@ class Service:
                     saved = Saved.unpack(self._table.blob(session.index))
                 except BlobError:
                     continue
-                granted = self._table.granted6(session.index)
-                facts = Facts.of(session, saved, up_unix(session.up_ns), granted)
-                self._started(facts, now)
-        absent = set(self._book.sessions) - seen
+                self._started(Facts.of(session, saved, up_unix(session.up_ns)), now)
+        absent = (set(self._book.sessions) | self._logbook.open) - seen
         # Twice in a row: its Stop may be on the way to us.
         for sid in absent & self._missing:
+            if sid not in self._book.sessions:  # a predecessor of ours knew its counters
+                self._logbook.stopped(sid, None, "worker_lost", unix)
+                continue
             counters = self._book.sessions[sid].counters
             self._log.warning("session ended without a word of its worker", sid=sid)
             self._stopped(sid, counters, "worker_lost", unix)
@@ -671,6 +676,14 @@ class Service:
         self._log.style = settings.log.format
         self._book.interim_s = settings.radius.interim_s
         self._nas = self._book.nas = configured.nas(settings)
+        if settings.records != before.records:
+            self._commit()
+            self._logbook.close()
+            self._logbook = Logbook(settings.records, self._folder, self._table.epoch, self._log)
+            self._logbook.begin()
+            for session in self._book.sessions.values():
+                self._logbook.started(session.facts)
+            self._after()
         if settings.radius == before.radius and settings.server == before.server:
             return
         now = self._now()
@@ -688,7 +701,6 @@ class Service:
         self._sends = []
         logins, self._logins = self._logins, {}
         records, self._records = self._records, {}
-        self._missed.clear()
         for record in records.values():
             self._book.missed(record, now)
         self._book.hurry()
@@ -707,10 +719,12 @@ class Service:
         unix = time.time()
         for fd in range(len(self._workers)):
             self._worker_says(fd)
+        for sid, session in list(self._book.sessions.items()):
+            self._count(session.facts, session)
+            self._stopped(sid, session.counters, "admin_reboot", unix)
+        for sid in self._logbook.open:
+            self._logbook.stopped(sid, None, "admin_reboot", unix)
         if configured.records(self._settings):
-            for sid, session in list(self._book.sessions.items()):
-                self._count(session.facts, session)
-                self._stopped(sid, session.counters, "admin_reboot", unix)
             self._book.off(unix)
             self._book.hurry()
         self._after()
@@ -729,6 +743,7 @@ class Service:
     def close(self) -> None:
         """At the end of the process."""
         self._commit()
+        self._logbook.close()
         self._write_page()
         self._orders.close()
         self._sockets.close()
