@@ -66,7 +66,7 @@ class Commands:
             case []:
                 return ""
             case ["help" | "?", *_]:
-                return accel_text.HELP
+                return accel_text.HELP + (accel_text.ORDERS if self._ask else "")
             case ["exit" | "quit"]:
                 raise HangUpError
             case ["show", "sessions", *rest]:

@@ -226,9 +226,10 @@ HELP: Final = END.join(
         "\tcsid <id> [soft|hard]- terminate session by calling station id",
         "\tsid <id> [soft|hard]- terminate session by session id",
         "\tall [soft|hard]- terminate all sessions",
-        "reload - reload config file",
-        "shutdown [soft|hard|cancel]- shutdown daemon",
         "exit - exit cli",
         "",
     ]
+)
+ORDERS: Final = END.join(
+    ["reload - reload config file", "shutdown [soft|hard|cancel]- shutdown daemon", ""]
 )
