@@ -26,6 +26,7 @@ from dispatcher.counters import Counters, QuietLog
 from dispatcher.ends import LEFT, TEXT_MAX, History, explained, sentence
 from dispatcher.placement import LOST_S, Placement, Worker
 from dispatcher.pools import Addresses, Grant, NoAddress
+from dispatcher.pools6 import NoPrefix, Prefixes6
 from dispatcher.pptp.connection import Action, Connection, Ending
 from dispatcher.pptp.messages import OutgoingRequest
 from dispatcher.rates import StartRates
@@ -64,6 +65,7 @@ from ops.messages import (
     Welcome,
 )
 from ops.metrics import AUTH_METHODS, END_CAUSES
+from ops.networks import Network
 from ops.ranges import format_address
 from ops.realms import split
 from ops.settings import Settings
@@ -74,6 +76,8 @@ END_HARD_S: Final = 15.0  # and no longer softly
 
 Handle = tuple[int, int]
 Key = TypeVar("Key", bound=Hashable)
+
+GRANTED6: Final = ("link prefix", "delegated prefix", "address")  # as Admit.six has them
 
 
 class CallState(Enum):
@@ -159,6 +163,7 @@ class Call:
     admitted: bool = False  # counts for its user and realm
     address: int = 0
     local: int = 0
+    prefixes6: tuple[Network, ...] = ()  # that it holds
     cause: str = ""
     reason: str = ""
     soft: bool = False
@@ -195,6 +200,7 @@ class Exchange:
         self.stopping = False
         self.placement = Placement(table.workers, bus.backlog)
         self.addresses = Addresses(settings)
+        self.prefixes6 = Prefixes6(settings)
         self.calls: dict[int, Call] = {}  # by index
         self._by_worker: list[set[int]] = [set() for _ in range(table.workers)]
         self._starting = 0
@@ -245,6 +251,8 @@ class Exchange:
             )
             if s.granted_address and self.addresses.hold(s.granted_address, call):
                 call.address = s.granted_address
+            given = (Network(*found) for found in self._table.granted6(s.index) if found[1])
+            call.prefixes6 = tuple(net for net in given if self.prefixes6.hold(net, call))
             used.add(s.call_id)
             self._enter(call)
             self._end_due.append((now + END_AGAIN_S, call.handle))
@@ -624,7 +632,34 @@ class Exchange:
         self._of_realm[call.realm] = self._of_realm.get(call.realm, 0) + 1
         pool = STATIC_POOL if grant.pool < 0 else min(grant.pool, STATIC_POOL - 1)
         self._table.grant(call.index, grant.address, grant.local, pool)
+        self._grant6(call, message)
         self._send(call.worker, Admitted(*call.handle, grant.address, grant.local, "", ""))
+
+    def _grant6(self, call: Call, message: Admit) -> None:
+        """IPv6 prefixes, in the record only: what cannot be had is named in the log."""
+        given: list[tuple[bytes, int]] = []
+        words = iter(message.six)
+        for what, text, name in zip(GRANTED6, words, words, strict=False):
+            found: Network | None = None
+            try:
+                if text:
+                    found, holder = self.prefixes6.static(text, call, what)
+                    if holder is not None:
+                        of = f" of user {holder.user!r}" if isinstance(holder, Call) else ""
+                        sid = f"{holder.sid:016x}" if isinstance(holder, Call) else "-"
+                        raise NoPrefix(f"the account's {what} {found} is session {sid}'s{of}")
+                elif name:
+                    found = self.prefixes6.from_pool(name, message.user, call, what)
+            except NoPrefix as e:
+                found = None
+                self._count("prefixes6_refused")
+                self._log.warning(
+                    "no IPv6 prefix", sid=f"{call.sid:016x}", user=message.user, reason=str(e)
+                )
+            if found is not None:
+                call.prefixes6 = (*call.prefixes6, found)
+            given.append(found or (b"", 0))
+        self._table.grant6(call.index, tuple(given))
 
     def _failed(self, worker: Worker, message: Failed, now: float) -> None:
         """Wrong credentials: of whom, from where, and how often by now?"""
@@ -807,6 +842,7 @@ class Exchange:
         """After a reload: sessions keep what they have."""
         self._settings = settings
         self.addresses.configure(settings)
+        self.prefixes6.configure(settings)
         self.bans.configure(settings.bans)
 
     def stop(self, now: float) -> None:
@@ -937,6 +973,8 @@ class Exchange:
             _less(self._of_realm, call.realm)
         if call.address:
             self.addresses.release(call.address)
+        for net in call.prefixes6:
+            self.prefixes6.release(net)
         self.call_ids.give_back(call.call_id, now)
         self._table.release(call.index)
         self._free.append(call.index)

@@ -38,14 +38,14 @@ class GreSockets:
 
     @property
     def receives(self) -> str:
-        """xdp, packet or raw."""
+        """The way in, one of fastpath.layout.GRE_WAYS."""
         if self.xdp is not None and self.xdp.mode:
-            return "xdp"
+            return f"xdp {self.xdp.mode}"
         return "packet" if self.packet_mode else "raw"
 
     @property
     def sends(self) -> str:
-        """The same for the way out."""
+        """The way out."""
         if self.xdp is not None and any(u.send_frames for own in self.xdp.units for u in own):
             return "xdp"
         return "packet" if self.hop else "raw"

@@ -12,6 +12,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dispatcher import rtnl
+from ops.networks import Network, parse_network
 from ops.ranges import parse_ranges
 from ops.settings import Pool
 
@@ -20,17 +21,15 @@ IN6_ADDR_GEN_MODE_NONE: Final = 1
 TABLE_MAIN: Final = 254
 IFA_F_NODAD: Final = 0x02  # nobody answers there who could have the same
 
-Prefix = tuple[int, int]  # host-order address, length
 
-
-def prefixes(pools: Iterable[Pool]) -> set[Prefix]:
+def prefixes(pools: Iterable[Pool]) -> set[Network]:
     """The least set of prefixes that covers the pools' addresses and not one more."""
-    found: set[Prefix] = set()
+    found: set[Network] = set()
     for pool in pools:
         for text in pool.ranges:
             for first, last in parse_ranges(text):
-                for network in summarize_address_range(IPv4Address(first), IPv4Address(last)):
-                    found.add((int(network.network_address), network.prefixlen))
+                for part in summarize_address_range(IPv4Address(first), IPv4Address(last)):
+                    found.add(Network(part.network_address.packed, part.prefixlen))
     return found
 
 
@@ -114,14 +113,15 @@ class Links:
             if e.code not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                 raise
 
-    def blackholes(self) -> set[tuple[Prefix, int]]:
+    def blackholes(self) -> set[tuple[Network, int]]:
         """Blackhole routes that carry our protocol number, with their metrics."""
-        found: set[tuple[Prefix, int]] = set()
-        for message in self._ipr.get_routes(family=socket.AF_INET, table=TABLE_MAIN):
-            if message["proto"] == rtnl.PROTOCOL and message["type"] == rtnl.RTN_BLACKHOLE:
-                text = message.get_attr("RTA_DST")  # none: a default route
-                prefix = int(IPv4Address(text or 0)), message["dst_len"]
-                found.add((prefix, message.get_attr("RTA_PRIORITY") or 0))
+        found: set[tuple[Network, int]] = set()
+        for family, none in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104
+            for message in self._ipr.get_routes(family=family, table=TABLE_MAIN):
+                if message["proto"] == rtnl.PROTOCOL and message["type"] == rtnl.RTN_BLACKHOLE:
+                    text = message.get_attr("RTA_DST") or none  # none: a default route
+                    prefix = parse_network(f"{text}/{message['dst_len']}")
+                    found.add((prefix, message.get_attr("RTA_PRIORITY") or 0))
         return found
 
     def close(self) -> None:

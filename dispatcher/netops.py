@@ -30,12 +30,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 from dispatcher import links, nft, routes, rtnl
 from dispatcher.firewall import Passed
 from dispatcher.lan_rules import LISTS_MAX, AddressLists, Commands, Isolation
-from dispatcher.links import Links, Prefix
+from dispatcher.links import Links
 from dispatcher.neighbours import Neighbours
 from dispatcher.rtnl import Change, RouteSocket
 from dispatcher.rule_watch import RuleWatch
 from fastpath import layout
 from ops import boot, log, metrics, settings
+from ops.networks import Network, host
 from ops.ranges import format_address, parse_ranges
 from ops.settings import Settings
 
@@ -75,6 +76,13 @@ class Peer:
     logged_at: float = 0.0
 
 
+def _lone(net: Network) -> tuple[int, int] | None:
+    """Family and number of a prefix that is one address: for whom a LAN may be asked."""
+    if net.length != 8 * len(net.octets):
+        return None
+    return (socket.AF_INET if net.version == 4 else socket.AF_INET6), net.first
+
+
 class Netops:
     """All state is the kernel's; this knows what of it is ours."""
 
@@ -95,7 +103,7 @@ class Netops:
         self._count_at = 0.0
         self._nft_name = f"pptpcon_{info.extra.get('keeper_pid', os.getppid())}"
         self._metric = rtnl.BLACKHOLE_METRIC | zlib.crc32(info.run_dir.encode()) & 0xFFFF
-        self._blackholes: set[Prefix] = set()
+        self._blackholes: set[Network] = set()
         self._local: set[int] = set()
         self._placed: set[int] = set()  # those of _local that we put on the first TUN
         self._link_local = ""  # on every TUN; "": none
@@ -184,43 +192,47 @@ class Netops:
         names = {name for _, name in socket.if_nameindex()} - {tun.name for tun in self._tuns}
         alone = not any(OUR_NAME.fullmatch(name) for name in names)
         changes = [
-            Change(False, *prefix, metric=metric)
+            Change(False, prefix, metric=metric)
             for prefix, metric in self._links.blackholes()
             if (metric == self._metric and prefix not in wanted)
             or (metric != self._metric and alone)
         ]
-        changes += [Change(True, *prefix, metric=self._metric) for prefix in sorted(wanted)]
+        changes += [Change(True, prefix, metric=self._metric) for prefix in sorted(wanted)]
         for change, code in zip(changes, self._routes.apply(changes), strict=True):
             if code:
                 self._log.error(
                     "blackhole route failed",
                     add=change.add,
-                    prefix=f"{format_address(change.address)}/{change.length}",
+                    prefix=str(change.network),
                     error=os.strerror(code),
                 )
         self._blackholes = wanted
 
     def _restore_sessions(self) -> None:
         """Routes of sessions that are up: a predecessor of ours may have died half-way."""
-        changes = [
-            Change(True, session.address, 32, self._by_worker[session.worker])
-            for session in self._table.sessions()
-            if session.state == layout.STATE_ACTIVE
-            and session.worker in self._by_worker
-            and routes.routable(session.address)
-            and session.address not in self._local
-        ]
+        changes: list[Change] = []
+        for session in self._table.sessions():
+            if session.state != layout.STATE_ACTIVE or session.worker not in self._by_worker:
+                continue
+            ifindex = self._by_worker[session.worker]
+            if routes.routable(session.address) and session.address not in self._local:
+                changes.append(Change(True, host(session.address), ifindex))
+            changes += [
+                Change(True, Network(*found), ifindex) for found in self._table.nets(session.index)
+            ]
         failed = sum(1 for code in self._routes.apply(changes) if code)
         if changes:
             self._log.notice("session routes restored", routes=len(changes), failed=failed)
 
     def _addresses(self) -> list[tuple[int, int]]:
         """Of sessions that are up: family and number."""
-        return [
-            (socket.AF_INET, session.address)
-            for session in self._table.sessions()
-            if session.state == layout.STATE_ACTIVE and routes.routable(session.address)
-        ]
+        found: list[tuple[int, int]] = []
+        for session in self._table.sessions():
+            if session.state == layout.STATE_ACTIVE and routes.routable(session.address):
+                found.append((socket.AF_INET, session.address))
+                nets = (Network(*net) for net in self._table.nets(session.index))
+                found += [address for net in nets if (address := _lone(net))]
+        return found
 
     def _set_lan_rules(self) -> None:
         """Isolation fails the start: who asks for it relies on it. Address lists do not."""
@@ -231,7 +243,8 @@ class Netops:
             self._isolation = Isolation(commands, self._run_dir, devices)
             self._isolation.set(lan.isolate)
             self._lists = AddressLists(commands, lan, self._run_dir, self._log)
-            self._lists.begin(number for family, number in self._addresses())
+            alive = (n for family, n in self._addresses() if family == socket.AF_INET)
+            self._lists.begin(alive)
         except nft.NftError as e:
             if lan.isolate:
                 raise OSError(f"lan.isolate: {e}") from None
@@ -303,6 +316,11 @@ class Netops:
         answers: dict[int, int] = {}
         changes: list[Change] = []
         owners: list[int] = []
+        grounds = routes.Grounds(
+            (self._by_worker.get(peer.worker, 0),),  # its routes lead to its own TUN
+            self._local,
+            self._settings.ip.default_routes,
+        )
         for place, (_, request) in enumerate(found := routes.unpack(datagram)):
             self._table.netops_count(REQUESTS)
             if len(request) > 2 and request[1] == "lists":
@@ -311,8 +329,7 @@ class Netops:
                     self._complain(peer, "no address lists of a subscriber")
                     answers[place] = routes.BAD
                 continue
-            own = (self._by_worker.get(peer.worker, 0),)  # its routes lead to its own TUN
-            change = routes.judge(request, own, self._local)
+            change = routes.judge(request, grounds)
             if isinstance(change, str):
                 self._complain(peer, change)
                 answers[place] = routes.BAD
@@ -326,21 +343,26 @@ class Netops:
                 self._log.warning(
                     "route failed",
                     add=change.add,
-                    address=format_address(change.address),
+                    prefix=str(change.network),
                     worker=peer.worker,
                     error=os.strerror(code),
                 )
             else:
                 self._table.netops_count(ADDED if change.add else DELETED)
         self._neighbours.follow(
-            (change.add, (socket.AF_INET, change.address))
+            (change.add, address)
             for place, change in zip(owners, changes, strict=True)
-            if not answers[place]
+            if not answers[place] and (address := _lone(change.network))
         )
         if self._lists is not None:
             for place, change in zip(owners, changes, strict=True):
-                if not change.add and not answers[place]:
-                    self._lists.put(change.address, ())
+                net = change.network
+                if (
+                    not change.add
+                    and not answers[place]
+                    and len(net.octets) * 8 == net.length == 32
+                ):
+                    self._lists.put(net.first, ())
             self._lists.flush()
             failed, self._lists.failures = self._lists.failures, 0
             if failed:
@@ -431,7 +453,7 @@ class Netops:
             except nft.NftError as e:
                 self._log.warning("table stays", error=str(e))
         self._routes.apply(
-            [Change(False, *prefix, metric=self._metric) for prefix in self._blackholes]
+            [Change(False, prefix, metric=self._metric) for prefix in self._blackholes]
         )
         for address in self._placed:
             try:

@@ -104,7 +104,6 @@ class Opened:
             reason=self.gre.reason,
             send=self.gre.sends,
             send_reason=self.gre.send_reason,
-            xdp=self.gre.xdp.mode if self.gre.xdp else "",
             xdp_reason=self.gre.xdp_reason,
         )
         self.table_fd = descriptors.memfd("sessions")
@@ -112,6 +111,7 @@ class Opened:
         self.table = Table.create(self.table_fd, settings.limits.max_sessions, workers, epoch)
         self.table.set_pid("keeper", os.getpid())
         self.table.set_config(True)
+        self.table.set_ways(self.gre.receives, self.gre.sends)
         self.table_read_only = descriptors.read_only(self.table_fd)
         for _ in range(workers):
             self.pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))

@@ -7,16 +7,17 @@ A worker parses what strangers send, so every value is looked at here. No socket
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
 
 from dispatcher.rtnl import Change
+from ops.networks import WHOLE, Network, host, network, usable
 
 MAX_REQUESTS: Final = 4096
 MAX_DATAGRAM: Final = 65536
-OPERATIONS: Final = {"route_add": True, "route_del": False}
 
 
 class RequestError(Exception):
@@ -31,7 +32,7 @@ def unpack(datagram: bytes) -> list[tuple[int, Any]]:
             max_array_len=MAX_REQUESTS,
             max_map_len=0,
             max_str_len=64,
-            max_bin_len=0,
+            max_bin_len=16,
             max_ext_len=0,
         )
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as e:
@@ -51,20 +52,68 @@ def routable(address: int) -> bool:
     return 0x01000000 <= address < 0xE0000000 and address >> 24 != 127
 
 
-def judge(request: list[Any], tuns: Collection[int], local: Collection[int]) -> Change | str:
-    """The change a request asks for, or what is wrong with it."""
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a worker's requests are judged by."""
+
+    tuns: Collection[int]  # interfaces its routes may lead to
+    local: Collection[int]  # our own IPv4 addresses
+    default: bool = False  # may a subscriber have a default route?
+
+
+Judge = Callable[[list[Any], Grounds], Change | str]
+
+
+def _route(request: list[Any], grounds: Grounds) -> Change | str:
+    """[seq, op, address, ifindex]: the /32 of a session."""
     if len(request) != 4:
         return f"{len(request)} items, not 4"
     _, operation, address, ifindex = request
-    if not isinstance(operation, str) or operation not in OPERATIONS:
-        return f"unknown operation {str(operation)[:32]!r}"
     if type(address) is not int or not routable(address):
         return "no address of a subscriber"
-    if address in local:
+    if address in grounds.local:
         return "our own address"
-    if type(ifindex) is not int or ifindex not in tuns:
+    if type(ifindex) is not int or ifindex not in grounds.tuns:
         return "no interface of ours"
-    return Change(OPERATIONS[operation], address, 32, ifindex)
+    return Change(operation == "route_add", host(address), ifindex)
+
+
+def _net(request: list[Any], grounds: Grounds) -> Change | str:
+    """[seq, op, octets of the prefix, length, ifindex]: a network behind a session."""
+    if len(request) != 5:
+        return f"{len(request)} items, not 5"
+    _, operation, octets, length, ifindex = request
+    if type(octets) is not bytes or len(octets) not in WHOLE:
+        return "no prefix of 4 or 16 octets"
+    if type(length) is not int or not 0 <= length <= WHOLE[len(octets)]:
+        return "no prefix length"
+    found = Network(octets, length)
+    if found != network(found.version, found.first, length):
+        return f"{found}: bits behind the length"
+    if wrong := usable(found, grounds.default):
+        return f"{found}: {wrong}"
+    if found.version == 4 and length == 32 and found.first in grounds.local:
+        return "our own address"
+    if type(ifindex) is not int or ifindex not in grounds.tuns:
+        return "no interface of ours"
+    return Change(operation == "net_add", found, ifindex)
+
+
+OPERATIONS: Final[dict[str, Judge]] = {
+    "route_add": _route,
+    "route_del": _route,
+    "net_add": _net,
+    "net_del": _net,
+}
+
+
+def judge(request: list[Any], grounds: Grounds) -> Change | str:
+    """The change a request asks for, or what is wrong with it."""
+    operation = request[1] if len(request) > 1 else None
+    found = OPERATIONS.get(operation) if isinstance(operation, str) else None
+    if found is None:
+        return f"unknown operation {str(operation)[:32]!r}"
+    return found(request, grounds)
 
 
 def reply(answers: list[tuple[int, int]]) -> bytes:

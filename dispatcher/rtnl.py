@@ -1,7 +1,7 @@
 """Routes as packed rtnetlink batches: 8 us a route where a general library takes 470.
 
-linux/rtnetlink.h. Only IPv4 and the main table; every change is acknowledged, and the
-answers are matched by sequence number. Setting up links is dispatcher.links' part.
+linux/rtnetlink.h. Only the main table; every change is acknowledged, and the answers are
+matched by sequence number. Setting up links is dispatcher.links' part.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, Protocol
+
+from ops.networks import Network
 
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
@@ -40,7 +42,7 @@ BLACKHOLE_METRIC: Final = 0x7FFF0000  # and an instance's own number in the low 
 
 NLMSG: Final = Struct("=IHHII")  # length, type, flags, sequence, port
 RTMSG: Final = Struct("=BBBBBBBBI")  # family, dst, src, tos, table, proto, scope, type, flags
-ATTRIBUTE: Final = Struct("=HH4s")  # length, type, value: all of ours have four octets
+ATTRIBUTE: Final = Struct("=HH")  # length, type; then the value, here 4 or 16 octets
 ERROR: Final = Struct("=i")
 
 BATCH: Final = 64
@@ -61,8 +63,7 @@ class Change:
     """Add (or replace) or delete one route; `ifindex` 0: a blackhole, which has a metric."""
 
     add: bool
-    address: int  # host order
-    length: int = 32
+    network: Network
     ifindex: int = 0
     metric: int = SESSION_METRIC
 
@@ -71,8 +72,8 @@ class Change:
         blackhole = not self.ifindex
         scope = RT_SCOPE_UNIVERSE if blackhole else RT_SCOPE_LINK
         body = RTMSG.pack(
-            socket.AF_INET,
-            self.length,
+            socket.AF_INET if self.network.version == 4 else socket.AF_INET6,
+            self.network.length,
             0,
             0,
             RT_TABLE_MAIN,
@@ -81,15 +82,19 @@ class Change:
             RTN_BLACKHOLE if blackhole else RTN_UNICAST,
             0,
         )
-        body += ATTRIBUTE.pack(8, RTA_DST, self.address.to_bytes(4, "big"))
-        body += ATTRIBUTE.pack(8, RTA_PRIORITY, struct.pack("=I", self.metric))
+        body += _attribute(RTA_DST, self.network.octets)
+        body += _attribute(RTA_PRIORITY, struct.pack("=I", self.metric))
         if not blackhole:
-            body += ATTRIBUTE.pack(8, RTA_OIF, struct.pack("=I", self.ifindex))
+            body += _attribute(RTA_OIF, struct.pack("=I", self.ifindex))
         kind = RTM_NEWROUTE if self.add else RTM_DELROUTE
         flags = NLM_F_REQUEST | NLM_F_ACK
         if self.add:
             flags |= NLM_F_CREATE | NLM_F_REPLACE
         return NLMSG.pack(NLMSG.size + len(body), kind, flags, sequence, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value
 
 
 class RouteSocket:

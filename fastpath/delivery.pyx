@@ -5,13 +5,22 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastpath.layout cimport (
-    C_MSS_CLAMPED, D_RX_MALFORMED, D_RX_MPPE_DESYNC, D_RX_PROTOCOL, D_RX_SPOOFED)
+    C_MSS_CLAMPED, C_RX_CONTROL, D_RX_MALFORMED, D_RX_MPPE_DESYNC, D_RX_PROTOCOL, D_RX_RING_FULL,
+    D_RX_SPOOFED)
 from fastpath.limits cimport limits_up
 from fastpath.path cimport (
-    PPP_IP, PPP_IPV6, ROLE_SERVER, data_path, drop, garbled, in_item, writing_begin, writing_end)
-from fastpath.tables cimport session
+    EV_PACKET, FRAME_END, PPP_IP, PPP_IPV6, ROLE_SERVER, data_path, drop, garbled, in_item, tell,
+    writing_begin, writing_end)
+from fastpath.ring cimport ring_used
+from fastpath.tables cimport session, session_has
 from fastpath.tun cimport clamp_mss, writer, writer_put
 from fastpath.wire cimport be16
+
+cdef enum:
+    IP_UDP = 17
+    IP_ICMPV6 = 58
+    ROUTER_SOLICITATION = 133
+    DHCPV6_SERVER = 547
 
 
 cdef void delivery_write(data_path *path) noexcept nogil:
@@ -61,9 +70,13 @@ cdef void _deliver_one(data_path *path, in_item *item, writer *w) noexcept nogil
         if n < 40 or total > n:
             drop(path, s, D_RX_MALFORMED)
             return
-        if path.role == ROLE_SERVER and not _own_six(path, s, p + 8):
-            drop(path, s, D_RX_SPOOFED)
-            return
+        if path.role == ROLE_SERVER:
+            if p[6] in (IP_UDP, IP_ICMPV6) and _for_control(p, total):
+                _to_control(path, s, p, total)
+                return
+            if not _own_six(path, s, p + 8):
+                drop(path, s, D_RX_SPOOFED)
+                return
     else:
         total = be16(p + 2)
         if ((p[0] >> 4) != 4 or total < 20 or total > n or (p[0] & 15) < 5
@@ -71,7 +84,8 @@ cdef void _deliver_one(data_path *path, in_item *item, writer *w) noexcept nogil
             drop(path, s, D_RX_MALFORMED)
             return
         memcpy(&source, p + 12, 4)
-        if path.role == ROLE_SERVER and source != s.inner:
+        if (path.role == ROLE_SERVER and source != s.inner
+                and not session_has(s, 4, p + 12)):
             drop(path, s, D_RX_SPOOFED)
             return
     if path.mss_clamp and clamp_mss(p, total, s.mtu):
@@ -82,11 +96,37 @@ cdef void _deliver_one(data_path *path, in_item *item, writer *w) noexcept nogil
 
 
 cdef bint _own_six(data_path *path, session *s, const uint8_t *source) noexcept nogil:
-    """The link-local address of the identifier that IPv6CP agreed on (RFC 5072 5)."""
+    """The link-local address of the identifier that IPv6CP agreed on (RFC 5072 5), or one of
+    the networks behind the session."""
     cdef uint64_t iid
+    if be16(source) != 0xFE80:
+        return session_has(s, 6, source)
     memcpy(&iid, source + 8, 8)
-    return be16(source) == 0xFE80 and be16(source + 2) == 0 and be16(source + 4) == 0 and (
+    return be16(source + 2) == 0 and be16(source + 4) == 0 and (
         be16(source + 6) == 0 and iid == s.iid)
+
+
+cdef bint _for_control(const uint8_t *p, uint32_t total) noexcept nogil:
+    """A router solicitation (RFC 4861 section 4.1) or a client's DHCPv6 (RFC 8415 section 7)
+    to our side of the link. Relayed or forwarded ones go the way of all packets."""
+    if be16(p + 24) != 0xFE80 and p[24] != 0xFF:
+        return False
+    if p[6] == IP_ICMPV6:
+        return total >= 48 and p[40] == ROUTER_SOLICITATION and p[7] == 255
+    return total >= 48 and be16(p + 42) == DHCPV6_SERVER
+
+
+cdef void _to_control(data_path *path, session *s, const uint8_t *p,
+                      uint32_t total) noexcept nogil:
+    """As frames of control protocols are: so many of a session, and not into a full ring."""
+    if s.frames <= 0 or ring_used(&path.events) >= FRAME_END:
+        drop(path, s, D_RX_RING_FULL)
+        return
+    s.frames -= 1
+    if tell(path, EV_PACKET, s, p, total):
+        path.count[C_RX_CONTROL] += 1
+    else:
+        drop(path, s, D_RX_RING_FULL)
 
 
 cdef void _desync(data_path *path, session *s) noexcept nogil:

@@ -14,7 +14,7 @@ from fastpath.limits cimport limits_down
 from fastpath.output cimport output_data, output_flush, output_slot
 from fastpath.path cimport ROLE_CLIENT, data_path, observe
 from fastpath.system cimport read
-from fastpath.tables cimport session, tables_by_inner, tables_by_six
+from fastpath.tables cimport session, tables_by_inner, tables_by_net, tables_by_six
 from fastpath.too_big cimport too_big_tell
 from fastpath.tun cimport (
     SEGMENTS_NOT_IP, SEGMENTS_OK, SEGMENTS_TOO_BIG, VNET_SIZE, clamp_mss, segmenter,
@@ -101,14 +101,21 @@ cdef session *_session_of(data_path *path, uint8_t *ip, uint32_t n) noexcept nog
     cdef session *s
     if (ip[0] >> 4) == 4:
         memcpy(&address, ip + (12 if path.role == ROLE_CLIENT else 16), 4)
-        return tables_by_inner(&path.t, address)
+        s = tables_by_inner(&path.t, address)
+        if s == NULL and path.t.nets.count:
+            s = tables_by_net(&path.t, 4, ip + (12 if path.role == ROLE_CLIENT else 16))
+            if s != NULL and s.state != DATA_UP:
+                return NULL
+        return s
     if (ip[0] >> 4) == 6 and n >= 40:
         ip += 8 if path.role == ROLE_CLIENT else 24
         if be16(ip) == 0xFE80:
             memcpy(&iid, ip + 8, 8)
             s = tables_by_six(&path.t, iid)
-            if s != NULL and s.state == DATA_UP:
-                return s
+        else:
+            s = tables_by_net(&path.t, 6, ip)
+        if s != NULL and s.state == DATA_UP and s.six:
+            return s
     return NULL
 
 

@@ -13,6 +13,7 @@ EVENT_INSTALLED: int
 EVENT_REMOVED: int  # final counters are in the record
 EVENT_ECHO_LOST: int  # LCP echoes unanswered: end the session
 EVENT_DESYNC: int  # MPPE does not decrypt to anything known; data b"stateful": sent in that form
+EVENT_PACKET: int  # data: an IPv6 packet to us: router solicitation or DHCPv6
 EVENT_HOP_LOST: int  # the packet socket failed: back on the raw socket, resolve anew
 EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
 EVENT_BOUND: int  # data: which of the record's bounds is reached, and its value: two uint64
@@ -76,6 +77,10 @@ class Engine:
     def set_hop(
         self, index: int, generation: int, ifindex: int, mac: bytes, mtu: int
     ) -> bool: ...  # ifindex 0, mac b"": by the raw socket
+    def set_nets(self, index: int, generation: int) -> bool: ...  # after Table.set_nets()
+    def packet(
+        self, index: int, generation: int, packet: bytes
+    ) -> bool: ...  # an inner packet to the subscriber, encrypted like data, not counted as it
     def set_rates(self, index: int, generation: int) -> bool: ...  # after Table.set_limits()
     def set_filters(self, block: bytes) -> bool: ...  # all filters: workers/filters.py
     def remove(self, index: int, generation: int) -> bool: ...  # answered by EVENT_REMOVED

@@ -29,12 +29,13 @@ from fastpath.links cimport links_account, links_left, links_resume
 from fastpath.loop cimport loop_run
 from fastpath.mppe cimport key_size
 from fastpath.operations cimport (
-    OP_DOWN, OP_DOWN6, OP_FILTERS, OP_HOP, OP_INSTALL, OP_MPPE, OP_RATES, OP_REMOVE, OP_SEND, OP_UP,
-    OP_UP6, operations_forget)
+    OP_DOWN, OP_DOWN6, OP_FILTERS, OP_HOP, OP_INSTALL, OP_MPPE, OP_NETS, OP_PACKET, OP_RATES,
+    OP_REMOVE, OP_SEND, OP_UP, OP_UP6, operations_forget)
 from fastpath.output cimport output_close, output_frames, output_open
 from fastpath.path cimport (
-    EV_BOUND, EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_REMOVED, EV_RESUMED,
-    KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER, data_path, path_record)
+    EV_BOUND, EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_PACKET, EV_REMOVED,
+    EV_RESUMED, KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER, data_path,
+    path_record)
 from fastpath.reorder cimport HELD, reorder_close, reorder_open
 from fastpath.ring cimport (
     entry, ring_close, ring_drop, ring_open, ring_peek, ring_push, ring_sleep, ring_wake_owed)
@@ -55,6 +56,7 @@ EVENT_DESYNC = EV_DESYNC
 EVENT_RESUMED = EV_RESUMED
 EVENT_HOP_LOST = EV_HOP_LOST
 EVENT_BOUND = EV_BOUND
+EVENT_PACKET = EV_PACKET
 
 
 class EngineError(Exception):
@@ -81,6 +83,7 @@ cdef class Engine:
             raise EngineError(f"role {role}")
         self.table = table
         path.records = table.record_at(0)
+        path.nets = table.nets_at(0)
         path.worker = worker
         path.page = table.page(worker)
         path.count = path.page.data
@@ -204,6 +207,15 @@ cdef class Engine:
         memcpy(data + 4, &mtu, 4)
         memcpy(data + 8, <const uint8_t *><const char *>mac, len(mac))
         return self._push(OP_HOP, index, generation, data, 16)
+
+    def set_nets(self, uint32_t index, uint32_t generation):
+        return self._push(OP_NETS, index, generation, NULL, 0)
+
+    def packet(self, uint32_t index, uint32_t generation, bytes packet not None):
+        if not 20 <= len(packet) <= OUT_SIZE - OUT_HEAD:
+            raise ValueError(f"inner packet of {len(packet)} octets")
+        return self._push(OP_PACKET, index, generation, <const uint8_t *><const char *>packet,
+                          <uint32_t>len(packet))
 
     def set_rates(self, uint32_t index, uint32_t generation):
         return self._push(OP_RATES, index, generation, NULL, 0)

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The shared memory's layout: header, worker pages, session records, blobs.
+"""The shared memory's layout: header, worker pages, session records, blobs, prefixes.
 
 No thread and no I/O here. One writer per field, named at each group: D dispatcher,
 C a worker's control thread, T its data thread, K keeper. Addresses are host-order
@@ -9,11 +9,12 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 4
+    LAYOUT_VERSION = 5
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
     BLOB_HEAD = 24
+    NETS_MAX = 32              # prefixes of one session beside its address
     DATA_COUNTERS_MAX = 96
     CONTROL_COUNTERS_MAX = 96
     DISPATCHER_COUNTERS_MAX = 128
@@ -138,7 +139,10 @@ cdef struct record:
     uint64_t allotted_ns
     uint32_t granted_address   # by admission; 0: none yet
     uint32_t granted_local
-    uint8_t d_reserved[64]
+    uint8_t granted_lengths[3]  # of the three below; 0: none
+    uint8_t d_pad2[5]
+    uint8_t granted6[3][16]    # IPv6: of the link, delegated, the address of IA_NA
+    uint8_t d_reserved[8]
     # C: written by the worker's control thread
     uint32_t c_generation      # the generation these fields belong to
     uint8_t state
@@ -151,7 +155,8 @@ cdef struct record:
     uint16_t mru               # what the peer may send
     uint16_t echo_interval_s
     uint8_t echo_failures
-    uint8_t c_pad[3]
+    uint8_t nets               # prefixes in its net_list, NETS_MAX at most
+    uint8_t c_pad[2]
     uint32_t address           # inner address of the subscriber, 0: none
     uint32_t local             # our inner address
     uint32_t magic             # ours
@@ -235,7 +240,9 @@ cdef struct header:
     uint64_t dispatcher_beat_ns                      # D
     uint64_t config_loaded_unix                      # K
     uint32_t config_ok                               # K: 1 if the last (re)load was good
-    uint32_t pad
+    uint8_t gre_receive                              # K: place in GRE_WAYS
+    uint8_t gre_send                                 # K
+    uint16_t pad
     uint64_t reserved[32]
     uint64_t dispatcher[DISPATCHER_COUNTERS_MAX]     # D
     uint64_t netops[NETOPS_COUNTERS_MAX]             # netops
@@ -247,6 +254,17 @@ cdef struct blob_head:
     uint32_t generation
     uint32_t pad
 
+cdef struct net:               # a prefix that is the session's
+    uint8_t family             # 4 or 6
+    uint8_t length
+    uint8_t pad[2]
+    uint8_t prefix[16]         # IPv4: the first four; the rest is zero
+
+cdef struct net_list:          # C; record.nets of them count
+    uint64_t turn              # odd while C writes
+    uint64_t pad
+    net all[NETS_MAX]
+
 cdef class Table:
     cdef object _map
     cdef Py_buffer _view
@@ -255,6 +273,7 @@ cdef class Table:
     cdef readonly bint writable
     cdef worker_page *page(self, uint32_t worker) noexcept nogil
     cdef record *record_at(self, uint32_t index) noexcept nogil
+    cdef net_list *nets_at(self, uint32_t index) noexcept nogil
     cdef uint8_t *blob_at(self, uint32_t index, uint32_t copy) noexcept nogil
     cdef record *_checked(self, uint32_t index) except NULL
     cdef worker_page *_page(self, uint32_t worker) except NULL

@@ -11,6 +11,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+
+cdef extern from "atomics.h" nogil:
+    uint64_t swap_all(uint64_t *p, uint64_t v)
+
 MAGIC = b"pptpcon\0"
 VERSION = LAYOUT_VERSION
 PAGE = 4096
@@ -21,6 +25,7 @@ STATE_NONE, STATE_STARTING, STATE_ACTIVE, STATE_FINISHING = (
 DATA_IS_NONE, DATA_IS_INSTALLED, DATA_IS_UP = DATA_NONE, DATA_INSTALLED, DATA_UP
 STATIC_POOL = 255
 BLOB_MAX = BLOB_SIZE - BLOB_HEAD
+NETWORKS_MAX = NETS_MAX
 NAME_MAX = 64
 
 DATA_COUNTERS = (
@@ -40,6 +45,7 @@ DATA_COUNTERS = (
     "mppe_resets_sent", "mppe_resets_received", "lcp_echo_sent", "lcp_echo_answered",
     "lcp_echo_timeouts", "mss_clamped", "icmp_too_big", "wakeups", "queued", "tx_queued",
 )
+GRE_WAYS = ("raw", "packet", "xdp generic", "xdp native", "xdp")
 HISTOGRAM_NAMES = ("gre_rx", "gre_tx", "tun_rx", "tun_tx")
 BUCKET_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -139,7 +145,8 @@ def table_size(uint32_t capacity, uint32_t workers):
     """Octets of a table (sparse: only touched pages take memory)."""
     return (_round(sizeof(header)) + workers * _round(sizeof(worker_page))
             + _round(<uint64_t>capacity * RECORD_SIZE)
-            + _round(<uint64_t>capacity * 2 * BLOB_SIZE))
+            + _round(<uint64_t>capacity * 2 * BLOB_SIZE)
+            + _round(<uint64_t>capacity * sizeof(net_list)))
 
 
 cdef class Table:
@@ -210,6 +217,10 @@ cdef class Table:
                 + self.head.workers * _round_c(sizeof(worker_page))
                 + _round_c(<uint64_t>self.head.capacity * RECORD_SIZE)
                 + (<uint64_t>index * 2 + copy) * BLOB_SIZE)
+
+    cdef net_list *nets_at(self, uint32_t index) noexcept nogil:
+        cdef uint8_t *first = self.blob_at(0, 0)
+        return <net_list *>(first + _round_c(<uint64_t>self.head.capacity * 2 * BLOB_SIZE)) + index
 
     cdef record *_checked(self, uint32_t index) except NULL:
         if index >= self.head.capacity:
@@ -376,6 +387,36 @@ cdef class Table:
             return None
         return h.turn, data
 
+    def nets(self, uint32_t index):
+        """(octets of the prefix, length) of each network that is the session's beside its
+        IPv4 address."""
+        cdef record *r = self._checked(index)
+        cdef net_list *all = self.nets_at(index)
+        cdef int i
+        if r.c_generation != r.generation:
+            return []
+        return [(<bytes>all.all[i].prefix[:4 if all.all[i].family == 4 else 16], all.all[i].length)
+                for i in range(min(r.nets, <uint8_t>NETS_MAX))]
+
+    def net_owner(self, bytes octets not None, uint8_t length, uint32_t but):
+        """The record of another session that has exactly this prefix; -1: none has."""
+        cdef net wanted
+        cdef record *r
+        cdef net_list *all
+        cdef uint32_t i
+        cdef uint8_t j
+        _net(&wanted, octets, length)
+        for i in range(self.head.capacity):
+            r = self.record_at(i)
+            if (i == but or r.allot == ALLOT_FREE or r.nets == 0
+                    or r.c_generation != r.generation):
+                continue
+            all = self.nets_at(i)
+            for j in range(min(r.nets, <uint8_t>NETS_MAX)):
+                if memcmp(&all.all[j], &wanted, sizeof(net)) == 0:
+                    return i
+        return -1
+
     # -- K, the keeper
 
     def set_pid(self, str role, uint32_t pid):
@@ -411,6 +452,16 @@ cdef class Table:
             h.config_loaded_unix = int(time.time())
         h.config_ok = good
 
+    def set_ways(self, str receive, str send):
+        """How GRE comes and goes: of GRE_WAYS."""
+        self.head.gre_receive = GRE_WAYS.index(receive)
+        self.head.gre_send = GRE_WAYS.index(send)
+
+    @property
+    def ways(self):
+        """What `set_ways` was told."""
+        return GRE_WAYS[self.head.gre_receive], GRE_WAYS[self.head.gre_send]
+
     # -- D, the dispatcher
 
     def allot(self, uint32_t index, *, uint8_t worker, uint16_t call_id, uint16_t peer_call_id,
@@ -438,6 +489,7 @@ cdef class Table:
         r.allotted_ns = time.monotonic_ns()
         r.granted_address = 0
         r.granted_local = 0
+        memset(r.granted_lengths, 0, 3)
         r.allot = ALLOT_USED
         return r.generation, r.sid
 
@@ -447,6 +499,26 @@ cdef class Table:
         r.granted_local = local
         r.pool = pool
         r.granted_address = address
+
+    def grant6(self, uint32_t index, tuple prefixes not None):
+        """Note IPv6 prefixes that admission gave, (octets, length) each: the link's, the
+        delegated one, an address (/128). A length of 0: none."""
+        cdef record *r = self._checked(index)
+        cdef int i
+        cdef bytes octets
+        for i, (octets, length) in enumerate(prefixes):
+            if i > 2 or not 0 <= length <= 128 or (length and len(octets) != 16):
+                raise LayoutError("three IPv6 prefixes")
+            if length:
+                memcpy(r.granted6[i], <const uint8_t *><const char *>octets, 16)
+            r.granted_lengths[i] = length
+
+    def granted6(self, uint32_t index):
+        """The inverse of `grant6`: three times (octets, length), (b"", 0) where there is none."""
+        cdef record *r = self._checked(index)
+        cdef int i
+        return tuple((<bytes>r.granted6[i][:16], r.granted_lengths[i])
+                     if r.granted_lengths[i] else (b"", 0) for i in range(3))
 
     def set_ending(self, uint32_t index):
         self._checked(index).allot = ALLOT_ENDING
@@ -496,6 +568,7 @@ cdef class Table:
         r.rate_up = r.rate_down = r.burst_up = r.burst_down = 0
         r.ends_ns = r.volume_up = r.volume_down = r.volume = 0
         r.idle_s = r.idle_by = 0
+        r.nets = 0
         r.blob_turn = 0
         memset(r.name, 0, 64)
         r.state = LINK_STARTING
@@ -564,6 +637,24 @@ cdef class Table:
             memcpy(r.our_iid, <const uint8_t *><const char *>our_iid, 8)
             r.six = 1
 
+    def set_nets(self, uint32_t index, object found not None):
+        """(octets, length) of each network behind the session, NETS_MAX at most; then
+        Engine.set_nets()."""
+        cdef record *r = self._checked(index)
+        cdef net_list *all = self.nets_at(index)
+        cdef uint32_t i
+        cdef net made[NETS_MAX]
+        if len(found) > NETS_MAX:
+            raise LayoutError(f"{len(found)} networks, at most {NETS_MAX}")
+        for i, (octets, length) in enumerate(found):
+            _net(&made[i], octets, length)
+        if not found and r.nets == 0:
+            return
+        swap_all(&all.turn, all.turn | 1)
+        r.nets = len(found)
+        memcpy(all.all, made, len(found) * sizeof(net))
+        swap_all(&all.turn, (all.turn | 1) + 1)
+
     def write_blob(self, uint32_t index, bytes data):
         """Store `data` (at most BLOB_MAX octets) in the older copy, then make it the newer."""
         cdef record *r = self._checked(index)
@@ -596,6 +687,16 @@ cdef class Table:
         p.control_beat_ns = time.monotonic_ns()
         if tid:
             p.control_tid = tid
+
+
+cdef int _net(net *into, bytes octets, int length) except -1:
+    if len(octets) not in (4, 16) or not 0 <= length <= 8 * len(octets):
+        raise LayoutError("a network has 4 or 16 octets, and a length")
+    memset(into, 0, sizeof(net))
+    into.family = 4 if len(octets) == 4 else 6
+    into.length = length
+    memcpy(into.prefix, <const uint8_t *><const char *>octets, len(octets))
+    return 0
 
 
 cdef inline uint64_t _round_c(uint64_t n) noexcept nogil:

@@ -16,9 +16,10 @@ from fastpath.path cimport (
     EV_INSTALLED, EV_REMOVED, EV_RESUMED, FRAME_BURST, KEY_WORK, MS, commit_rx, commit_tx,
     data_path, path_record, tell, tell_of)
 from fastpath.reorder cimport reorder_forget
+from fastpath.ring cimport fence_all, load_acquire
 from fastpath.tables cimport (
     NOBODY, session, tables_add, tables_add_inner, tables_add_six, tables_remove,
-    tables_remove_inner, tables_remove_six)
+    tables_remove_inner, tables_remove_six, tables_set_nets)
 from fastpath.xdp cimport xdp_enter, xdp_leave
 
 
@@ -55,6 +56,7 @@ cdef void links_resume(data_path *path, uint32_t index) noexcept nogil:
     s.tx_flush = s.tx_stream != NULL
     links_up(path, s)
     links_six_up(path, s)
+    links_set_nets(path, s)
     limits_set(path, s)
     tell(path, EV_RESUMED, s, NULL, 0)
 
@@ -80,6 +82,7 @@ cdef session *_fill(data_path *path, uint32_t index, record *r) noexcept nogil:
     """A private session for a record, with what the dispatcher wrote."""
     cdef session *s = &path.t.all[index]
     cdef int32_t *held = s.held
+    tables_set_nets(&path.t, s, NULL, 0)
     free(s.rx_stream)
     free(s.tx_stream)
     memset(s, 0, sizeof(session))
@@ -199,6 +202,23 @@ cdef void links_down(data_path *path, session *s) noexcept nogil:
         s.r.data_state = DATA_INSTALLED
 
 
+cdef void links_set_nets(data_path *path, session *s) noexcept nogil:
+    """What the control thread wrote; while it is still writing, another order follows."""
+    cdef net_list *found = &path.nets[s.index]
+    cdef net_list copy
+    cdef uint32_t n = s.r.nets
+    cdef uint64_t turn
+    if n == 0 and s.n_nets == 0:
+        return
+    turn = load_acquire(&found.turn)
+    memcpy(&copy, found, sizeof(net_list))
+    n = s.r.nets
+    fence_all()
+    if turn & 1 or turn != load_acquire(&found.turn):
+        return
+    tables_set_nets(&path.t, s, &copy, n)
+
+
 cdef void links_six_up(data_path *path, session *s) noexcept nogil:
     """IPv6 flows too; the link must be up for IPv4 or come up later all the same."""
     if s.r.six:
@@ -215,6 +235,7 @@ cdef void links_six_down(data_path *path, session *s) noexcept nogil:
 
 cdef void links_remove(data_path *path, session *s) noexcept nogil:
     links_six_down(path, s)
+    tables_set_nets(&path.t, s, NULL, 0)
     if s.state == DATA_UP:
         tables_remove_inner(&path.t, s)
     xdp_leave(&path.xdp, s.call_id)

@@ -15,6 +15,8 @@ cdef enum:
     OP_HOP = 9
     OP_RATES = 10
     OP_FILTERS = 11
+    OP_NETS = 12
+    OP_PACKET = 13
 
 cdef void operations_take(data_path *path) noexcept nogil
 cdef void operations_forget(data_path *path) noexcept nogil

@@ -9,9 +9,9 @@ from fastpath.filter cimport book_close, rule_book
 from fastpath.layout cimport DATA_NONE
 from fastpath.limits cimport limits_set, limits_set_filters
 from fastpath.links cimport (
-    links_down, links_install, links_remove, links_set_mppe, links_six_down, links_six_up,
-    links_up)
-from fastpath.output cimport output_flush, output_send
+    links_down, links_install, links_remove, links_set_mppe, links_set_nets, links_six_down,
+    links_six_up, links_up)
+from fastpath.output cimport output_flush, output_packet, output_send
 from fastpath.path cimport EV_REMOVED, data_path, tell_of
 from fastpath.ring cimport entry, ring_drop, ring_peek
 from fastpath.tables cimport session
@@ -63,6 +63,12 @@ cdef void operations_take(data_path *path) noexcept nogil:
         elif e.kind == OP_RATES:
             if s != NULL and s.r.c_generation == s.generation:
                 limits_set(path, s)
+        elif e.kind == OP_NETS:
+            if s != NULL and s.r.c_generation == s.generation:
+                links_set_nets(path, s)
+        elif e.kind == OP_PACKET:
+            if s != NULL:
+                output_packet(path, s, data, e.size)
         elif e.kind == OP_FILTERS:
             limits_set_filters(path, data)
         elif e.kind == OP_DOWN6:

@@ -14,6 +14,8 @@ cdef void output_close(data_path *path) noexcept nogil
 cdef uint8_t *output_frame(data_path *path, session *s, uint32_t protocol,
                            uint32_t n) noexcept nogil
 cdef void output_send(data_path *path, session *s, const uint8_t *frame, uint32_t n) noexcept nogil
+cdef void output_packet(data_path *path, session *s, const uint8_t *packet,
+                        uint32_t n) noexcept nogil
 cdef void output_ack(data_path *path, session *s) noexcept nogil
 cdef void output_flush(data_path *path) noexcept nogil
 

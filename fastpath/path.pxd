@@ -14,7 +14,7 @@ from fastpath.crowd cimport crowd
 from fastpath.filter cimport rule_book
 from fastpath.layout cimport (
     BUCKETS, C_RX_DATA, C_RX_DATA_BYTES, C_TUN_TX_WRITES, D_RX_TUN_FULL, RECORD_SIZE, RX_SEEN,
-    copy_rx, copy_tx, record, worker_page)
+    copy_rx, copy_tx, net_list, record, worker_page)
 from fastpath.mmsg cimport hop_message, mmsghdr, out_message
 from fastpath.mppe cimport crypt_job, key_chain
 from fastpath.ring cimport fence_release, ring, ring_push, ring_wake_owed
@@ -35,6 +35,7 @@ cdef enum:
     EV_RESUMED = 6
     EV_HOP_LOST = 7
     EV_BOUND = 8
+    EV_PACKET = 9
     # our choices
     IN_SIZE = 2304             # an inner packet of 1500 with all headers, and some
     OUT_SIZE = 2048            # as a frame of an AF_XDP ring
@@ -142,6 +143,7 @@ cdef struct data_path:
     worker_page *page
     uint64_t *count
     record *records            # `path_record` gives one
+    net_list *nets             # of each record
     uint32_t worker
     int role, gre_fd, tun_fd, wake_fd, event_fd, cpu
     uint32_t batch

@@ -1,17 +1,18 @@
 # cython: language_level=3
-"""The data thread's private sessions and its two indexes, rebuilt from the records.
+"""The data thread's private sessions and their indexes, rebuilt from the records.
 
 Outer key: (call ID, peer address, our address), a chain for each call ID, since two
-peers may only share one when all are taken. Inner keys: the subscriber's IPv4 address, and
-the interface identifier of its IPv6 link-local address.
+peers may only share one when all are taken. Inner keys: the subscriber's IPv4 address, the
+interface identifier of its IPv6 link-local address, and the networks behind it (networks.pxd).
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.filter cimport filter
 from fastpath.crowd cimport sender
-from fastpath.layout cimport record
+from fastpath.layout cimport net_list, record
 from fastpath.mppe cimport rc4_state
+from fastpath.networks cimport networks, networks_find, prefix
 from fastpath.shaper cimport shaper
 
 cdef enum:
@@ -102,6 +103,8 @@ cdef struct session:
     bint echo_lost
     bint six                   # IPv6CP is open
     uint64_t iid               # the subscriber's interface identifier, octets as they stand
+    uint32_t n_nets            # networks behind it
+    prefix *nets
     int32_t next_call
     int32_t next_inner
     int32_t next_six
@@ -113,6 +116,7 @@ cdef struct tables:
     int32_t *by_inner
     int32_t *by_six            # by interface identifier
     int32_t by_call[65536]
+    networks nets
     uint32_t top               # indexes in use lie below
 
 cdef bint tables_open(tables *t, uint32_t capacity) noexcept nogil
@@ -123,6 +127,9 @@ cdef void tables_add_inner(tables *t, session *s) noexcept nogil
 cdef void tables_remove_inner(tables *t, session *s) noexcept nogil
 cdef void tables_add_six(tables *t, session *s) noexcept nogil
 cdef void tables_remove_six(tables *t, session *s) noexcept nogil
+cdef bint tables_set_nets(tables *t, session *s, const net_list *found,
+                          uint32_t n) noexcept nogil
+cdef bint session_has(const session *s, uint8_t family, const uint8_t *address) noexcept nogil
 
 
 cdef inline uint32_t _spread(tables *t, uint64_t address) noexcept nogil:
@@ -145,3 +152,10 @@ cdef inline session *tables_by_six(tables *t, uint64_t iid) noexcept nogil:
             return &t.all[i]
         i = t.all[i].next_six
     return NULL
+
+
+cdef inline session *tables_by_net(tables *t, uint8_t family,
+                                   const uint8_t *address) noexcept nogil:
+    """Whose network an address (network order) lies in."""
+    cdef int32_t i = networks_find(&t.nets, family, address)
+    return &t.all[i] if i != NOBODY else NULL

@@ -9,7 +9,7 @@ from fastpath.path cimport data_path
 from fastpath.system cimport write
 from fastpath.tables cimport session
 from fastpath.tun cimport VNET_SIZE
-from fastpath.wire cimport checksum, put16, sum16
+from fastpath.wire cimport be16, checksum, put16, sum16
 
 
 cdef void too_big_tell(data_path *path, session *s, const uint8_t *ip, uint32_t n) noexcept nogil:
@@ -45,8 +45,8 @@ cdef void too_big_tell(data_path *path, session *s, const uint8_t *ip, uint32_t 
 
 
 cdef void _tell_six(data_path *path, session *s, const uint8_t *ip, uint32_t n) noexcept nogil:
-    """ICMPv6 packet too big (RFC 4443 section 3.2), from our link-local address; never
-    about an ICMPv6 error or to a multicast source (section 2.4)."""
+    """ICMPv6 packet too big (RFC 4443 section 3.2), from our link-local address to
+    another such one; never about an ICMPv6 error or to a multicast source (section 2.4)."""
     cdef uint8_t data[VNET_SIZE + 1280]
     cdef uint8_t *p = data + VNET_SIZE
     cdef uint32_t quoted = n if n < 1232 else 1232
@@ -58,8 +58,11 @@ cdef void _tell_six(data_path *path, session *s, const uint8_t *ip, uint32_t n) 
     put16(p + 4, 8 + quoted)
     p[6] = 58
     p[7] = 64
-    put16(p + 8, 0xFE80)
-    memcpy(p + 16, s.r.our_iid, 8)
+    if be16(ip + 8) == 0xFE80:
+        put16(p + 8, 0xFE80)
+        memcpy(p + 16, s.r.our_iid, 8)
+    else:
+        memcpy(p + 8, ip + 24, 16)     # an address of ours might not be of a scope that is routed
     memcpy(p + 24, ip + 8, 16)
     p[40] = 2
     put16(p + 44, s.mtu >> 16)

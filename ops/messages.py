@@ -24,7 +24,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
-VERSION = 3
+VERSION = 4
 
 # A call that is over, in Ends' answer: Unix time in ms, sid, user (who it said it was, if it
 # never was known), inner and outer address (host order; 0: none), cause of
@@ -99,6 +99,8 @@ class Admit:
     pool: str
     name: str = ""  # as the peer sent it, with its realm
     sessions: int = 0  # of this user at once; 0: as configured
+    # IPv6: a prefix or "", then the pool or "", for its link, to be delegated, one address
+    six: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

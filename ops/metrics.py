@@ -97,6 +97,7 @@ DISPATCHER_COUNTERS: Final[tuple[str, ...]] = (
     "bans_user",  # begun
     "bans_source",
     "bans_now",  # gauge
+    "prefixes6_refused",  # of accounts or pools
 )
 
 # Slots of a worker's control-thread counter page, in order.
@@ -114,6 +115,10 @@ CONTROL_COUNTERS: Final[tuple[str, ...]] = (
     "sessions_resumed",  # taken over from a dead predecessor
     "secrets_loaded",
     "secrets_errors",
+    "networks_refused",  # routes of accounts: no network, or another session's
+    "ipv6_received",  # router solicitations and DHCPv6
+    "ipv6_sent",  # advertisements and DHCPv6
+    "ipv6_malformed",
     "filters_unknown",  # named by an account, and not there
     "kernel_drops_receive",  # no room in the GRE socket
     "kernel_drops_transmit",  # no room in the TUN's queue

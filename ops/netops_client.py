@@ -16,10 +16,12 @@ from typing import Final
 
 import msgpack
 
+from ops.networks import Network
+
 BATCH: Final = 256  # operations of one datagram, some 5 KB
 RESEND_S: Final = 2.0  # silence after which unanswered requests are sent again
 
-Request = tuple[int | str, ...]  # (op, args...)
+Request = tuple[int | str | bytes, ...]  # (op, args...)
 
 
 class ReplyError(Exception):
@@ -122,6 +124,14 @@ class NetopsClient:
         """Take the route back; 0 also when there was none."""
         return self._request("route_del", address, ifindex)
 
+    def net_add(self, found: Network, ifindex: int) -> asyncio.Future[int]:
+        """A route to a network behind a subscriber."""
+        return self._request("net_add", found.octets, found.length, ifindex)
+
+    def net_del(self, found: Network, ifindex: int) -> asyncio.Future[int]:
+        """Take it back; 0 also when there was none."""
+        return self._request("net_del", found.octets, found.length, ifindex)
+
     def lists(self, address: int, names: tuple[str, ...]) -> asyncio.Future[int]:
         """The address is in these address lists, and in no others; 0 or an errno."""
         return self._request("lists", address, *(name[:32] for name in names[:16]))
@@ -147,7 +157,7 @@ class NetopsClient:
             future.cancel()
         self._futures.clear()
 
-    def _request(self, *request: int | str) -> asyncio.Future[int]:
+    def _request(self, *request: int | str | bytes) -> asyncio.Future[int]:
         future: asyncio.Future[int] = self._loop.create_future()
         self._futures[self._ledger.add(request, self._loop.time())] = future
         self._schedule()

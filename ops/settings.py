@@ -111,16 +111,38 @@ class Ip:
     wins: tuple[str, ...] = ()  # at most 2
     pool: str = "default"  # pool of accounts that name no address
     conflict: Literal["refuse", "old", "new"] = "refuse"  # two sessions, one static address
+    default_routes: bool = False  # may an account have 0.0.0.0/0 or ::/0 behind it?
+
+
+@dataclass(frozen=True, slots=True)
+class Pool6:
+    """[[ipv6.pools]]"""
+
+    name: str
+    prefixes: tuple[str, ...]
+    length: int = 64  # of what a session gets: /64 for its link, /128 an address
+    next: str = ""  # the pool to take from when this one is used up
 
 
 @dataclass(frozen=True, slots=True)
 class Ipv6:
-    """[ipv6] IPv6CP, RFC 5072: link-local addresses inside the tunnels."""
+    """[ipv6] IPv6CP, RFC 5072; router advertisements, RFC 4861; DHCPv6, RFC 8415."""
 
     ipv6cp: Literal["off", "on"] = "off"
     interface_id: str = "::1"  # ours, written as the low half of an address
     subscriber_id: Literal["ipv4", "random"] = "ipv4"  # for clients that bring none
     subscriber_may_choose: bool = True
+    pool: str = ""  # of the links' /64s; "": link-local only, unless the account says more
+    delegated_pool: str = ""  # of prefixes handed on by DHCPv6
+    address_pool: str = ""  # of single addresses by DHCPv6
+    dns: tuple[str, ...] = ()  # at most 3
+    search: tuple[str, ...] = ()  # domains
+    dhcp: Literal["off", "on"] = "on"
+    ra_interval_s: int = 600  # the longest between two router advertisements
+    ra_lifetime_s: int = 1800  # of the default route; 0: none by us
+    preferred_lifetime_s: int = 3600
+    valid_lifetime_s: int = 7200
+    pools: tuple[Pool6, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +165,14 @@ class AccountRule:
     pool: str = ""  # "": as the account says, or ip.pool
     dns: tuple[str, ...] = ()  # (): as in [ip]
     wins: tuple[str, ...] = ()
-    routes: tuple[str, ...] = ()  # networks behind the subscriber
+    routes: tuple[str, ...] = ()  # networks behind the subscriber, of both families
+    prefix6: str = ""  # of its link, a /64
+    pool6: str = ""  # "": as in [ipv6]; "none": none
+    delegated6: str = ""
+    delegated_pool6: str = ""
+    address6: str = ""
+    address_pool6: str = ""
+    dns6: tuple[str, ...] = ()
     sessions: int = 0  # of each of these users at once; 0: as in [limits]
     session_timeout_s: int = 0
     idle_timeout_s: int = 0

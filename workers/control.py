@@ -41,13 +41,16 @@ from ops.messages import (
     Welcome,
 )
 from ops.metrics import AUTH_METHODS, CONTROL_COUNTERS, END_CAUSES
+from ops.networks import Network
 from ops.ranges import format_address
 from ops.realms import user_key
 from ops.settings import Settings
 from workers.accounts import Login
 from workers.bounds import Bounds, bounds_of, reached, timeout_s
+from workers.ipv6.errors import RemoteError
 from workers.link_policy import account_policy, policy_of
 from workers.live import OVER, Handle, Live, LocalError, Phase
+from workers.networks import Networks
 from workers.policy import RENEWED, Policy, PolicyError, unpack_changes
 from workers.ports import Engine, EventKinds, Ports
 from workers.ppp.actions import (
@@ -70,10 +73,11 @@ from workers.ppp.link import Link
 from workers.secrets_file import NO_ADDRESS
 from workers.session import BlobError, Saved
 from workers.shaping import Limits, Shaping, block_of
+from workers.six import link_of, wishes
 
 CREDIT: Final = 512  # Installs the dispatcher may have unanswered
 POISON: Final = "workers died of its packets"
-POLICY_ROOM: Final = 960  # octets of the blob for a Policy and two names; the rest is the link
+POLICY_ROOM: Final = 832  # octets of the blob for a Policy and two names; the rest is the link
 HELD_FRAMES: Final = 32  # of one link while its route is made
 FIRST_FRAME_WAIT_S: Final = 0.5  # from Installed to our first Configure-Request
 ENGINE_WAIT_S: Final = 2.0  # for its answer; both requests may be repeated
@@ -125,6 +129,7 @@ class Control:
         self._timers: list[tuple[float, int, int]] = []  # deadline, index, generation
         self._wakes: dict[Handle, float] = {}  # up and at rest, with an entry in _timers
         self._identifiers: dict[bytes, Handle] = {}  # IPv6CP: by the subscriber's
+        self._networks = Networks(table, engine, ports, log, self._push, self.count)
         self._banned: frozenset[str] = frozenset()  # users whom no password helps
         self._refused_unseen: list[tuple[Handle, bool]] = []  # banned; whether by EapRelay
         self._poisoned: set[Handle] = set()  # told in Hello, and ended by their cause
@@ -266,16 +271,19 @@ class Control:
                     peer=format_address(live.calling),
                 )
                 self._close(live, "protocol_error", reason, now)
+        elif kind == kinds.packet:
+            self._packet(handle, data, now)
         elif kind == kinds.bound:
             self._bound(handle, data, now)
         elif kind == kinds.resumed:
             self.count("sessions_resumed")
-            if self._policy.chap_rechallenge:
-                # When its next challenge is due stands in its blob; look there soon.
+            iid = self._table.session(index).iid
+            if self._policy.chap_rechallenge or iid:
+                # When its next challenge or advertisement is due stands in its blob.
                 self._sleep(handle, now + RESUME_WAIT_S + index % RESUME_SPREAD)
             session = self._table.session(index)
-            if session.iid:
-                self._identifiers[session.iid] = handle
+            if iid:
+                self._identifiers[iid] = handle
             if now - session.up_ns / 1e9 < SAID_AGAIN_S:
                 self._ports.started(handle)  # a predecessor may have died before it said so
 
@@ -301,6 +309,18 @@ class Control:
         elif not adding and live.phase is Phase.UNROUTING:
             live.routed = 0
             self._remove(live, now)
+
+    def net_routed(self, handle: Handle, net: Network, adding: bool, errno: int) -> None:
+        """netops answered; the session does without a network that it cannot have."""
+        if errno:
+            live = self._find(handle)
+            self.count("netops_failures")
+            self._log.error(
+                "route not added" if adding else "route not deleted",
+                sid=live.sid if live else f"{self._table.session(handle[0]).sid:016x}",
+                network=str(net),
+                error=os.strerror(errno),
+            )
 
     def authenticated(self, handle: Handle, login: Login, now: float) -> None:
         """The verdict on credentials."""
@@ -378,6 +398,9 @@ class Control:
             elif live.phase is Phase.REMOVING:
                 self._ask_remove(live, now)
             else:
+                if live.six is not None and live.phase is Phase.UP:
+                    live.six.handle_timer(now)
+                    self._six_send(live)
                 self._drive(live, now, lambda link: link.handle_timer(now))
 
     def flush(self) -> bool:
@@ -430,6 +453,7 @@ class Control:
         if live is not None:
             # The dispatcher gave the record away while we still had the old session.
             self._push(self._engine.remove, *live.handle)
+            self._networks.forget(live)
             if live.routed:
                 self._ports.route_del(live.handle, live.routed)
             del self._live[index]
@@ -536,6 +560,7 @@ class Control:
                         live.policy.pool,
                         live.peer_name,
                         live.policy.sessions,
+                        wishes(self._settings, live.policy),
                     )
                 )
             case SetMppe():
@@ -551,11 +576,15 @@ class Control:
                 )
             case NetworkUp(agreed):
                 live.agreed = agreed
+                six = bool(self._table.session(handle[0]).iid)
                 if live.phase is Phase.UP:
+                    self._networks.set(live, self._settings, six)
                     self._bring_up(live, now)  # something was agreed anew; the route stands
                 else:
                     live.move(Phase.ROUTING)
                     live.routed = agreed.address
+                    tell = (4, 6) if six else (4,)
+                    self._networks.set(live, self._settings, six, tell)
                     self.count("netops_requests")
                     self._ports.route_add(handle, agreed.address)
             case Network6Up(iid, our_iid):
@@ -603,6 +632,8 @@ class Control:
         if live.link is None or live.phase in OVER:
             return
         deadline, wake = live.link.deadline, live.link.wake_at
+        if live.six is not None and live.six.next_at:
+            wake = live.six.next_at if wake is None else min(wake, live.six.next_at)
         if live.phase is Phase.UP and deadline is None:
             del self._live[live.handle[0]]
             if wake is not None:
@@ -643,6 +674,50 @@ class Control:
         self._identifiers[iid] = live.handle
         self._table.set_six(live.handle[0], iid, our_iid)
         self._push(self._engine.up6, *live.handle)
+        self._networks.set(live, self._settings, six=True, tell=(6,))
+        if live.phase is Phase.UP:
+            self._six_open(live, now)
+
+    def _six_open(self, live: Live, now: float) -> None:
+        """IPv6CP and IPCP are up: advertise."""
+        live.six = link_of(self._table, live.handle[0], self._settings, live.policy, {})
+        if live.six is not None:
+            live.six.open(now)
+            self._save(live)
+            self._six_send(live)
+
+    def _six_again(self, live: Live, now: float) -> None:
+        """What is advertised has changed."""
+        assert live.six is not None
+        before = live.six.freeze()
+        live.six = link_of(self._table, live.handle[0], self._settings, live.policy, before)
+        if live.six is not None:
+            live.six.open(now)
+            self._save(live)
+            self._six_send(live)
+
+    def _packet(self, handle: Handle, data: bytes, now: float) -> None:
+        """A router solicitation or DHCPv6, of the subscriber to us."""
+        live = self._awake(handle, now)
+        if live is None:
+            return
+        if live.phase is Phase.UP and live.six is not None:
+            try:
+                live.six.receive(data, now)
+            except RemoteError as e:
+                self.count("ipv6_malformed")
+                self._log.debug("ipv6 packet", sid=live.sid, user=live.user, reason=str(e))
+            else:
+                self.count("ipv6_received")
+                self._save(live)
+                self._six_send(live)
+        self._settle(live)
+
+    def _six_send(self, live: Live) -> None:
+        assert live.six is not None
+        for packet in live.six.take():
+            self.count("ipv6_sent")
+            self._push(self._engine.packet, *live.handle, packet)
 
     def _has_identifier(self, handle: Handle, iid: bytes) -> bool:
         session = self._table.session(handle[0])
@@ -654,6 +729,8 @@ class Control:
             return
         if self._identifiers.get(iid) == live.handle:
             del self._identifiers[iid]
+        live.six = None
+        self._networks.set(live, self._settings, six=False, tell=())
         self._table.set_six(live.handle[0], b"", b"")
         self._push(self._engine.down6, *live.handle)
 
@@ -706,6 +783,11 @@ class Control:
     ) -> None:
         """Carry out what an up session's new Policy says beside being kept in the blob."""
         if live.phase is Phase.UP:
+            if (live.policy.routes, live.policy.routes6) != (before.routes, before.routes6):
+                six = bool(self._table.session(live.handle[0]).iid)
+                self._networks.set(live, self._settings, six)
+            if live.policy.dns6 != before.dns6 and live.six is not None:
+                self._six_again(live, now)
             if live.policy.filter != before.filter:
                 self._tell_unknown(live)
             self._limit(live.handle, live.policy)
@@ -866,6 +948,8 @@ class Control:
         self._push(self._engine.up, *live.handle)
         self._ports.send(Up(*live.handle))
         self._release(live)
+        if live.six is None and self._table.session(index).iid:
+            self._six_open(live, now)
         if first:
             self._ports.started(live.handle)
             self._log.debug(  # the dispatcher's line stands in the log at level info
@@ -895,6 +979,7 @@ class Control:
             started=live.started,
             up=live.up,
             policy=live.policy.freeze(),
+            six=live.six.freeze() if live.six is not None else {},
         )
         self._table.write_blob(live.handle[0], saved.pack())
 
@@ -920,11 +1005,13 @@ class Control:
         live = Live.of(session, Phase.UP, now)
         live.user = session.name
         live.routed = session.address
+        live.networks = self._networks.held(index)
         self._live[index] = live
         try:
             saved = Saved.unpack(self._table.blob(index))
             live.policy = Policy.thaw(saved.policy)
             live.link = Link.thaw(account_policy(self._policy, live.policy), saved.link)
+            live.six = link_of(self._table, index, self._settings, live.policy, saved.six)
         except Exception as e:  # whatever the blob holds, only this session may end of it
             what = f"blob: {e}" if isinstance(e, BlobError) else f"blob: {type(e).__name__}: {e}"
             self._finish(live, "internal_error", f"the saved session cannot be used: {what}", now)
@@ -972,7 +1059,9 @@ class Control:
             live = Live.of(session, Phase.UNROUTING if address else Phase.REMOVING, now)
             live.asked_to_end = cause
             live.routed = address
+            live.networks = self._networks.held(handle[0])
             self._live[handle[0]] = live
+            self._networks.drop(live)
             if address:
                 self.count("netops_requests")
                 self._ports.route_del(handle, address)
@@ -1023,6 +1112,7 @@ class Control:
         live.cause = cause
         if self._policy.ipv6 or self._identifiers:
             self._six_down(live)
+        self._networks.drop(live)
         live.link = None
         live.deadline = None
         self._table.set_state(index, layout.STATE_FINISHING)

@@ -1,4 +1,5 @@
-"""Packets the kernel dropped before we saw them: at the GRE socket and in the TUN's queue.
+"""Packets the kernel dropped before we saw them: at the GRE socket, the AF_XDP rings and in the
+TUN's queue.
 
 Both figures are the kernel's own sums since the descriptors were opened, which is when the
 shared table was made; so what a dead predecessor did not see is made up for.
@@ -8,12 +9,18 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from fastpath.layout import Table
 from ops.metrics import CONTROL_COUNTERS
 
+AF_XDP: Final = 44  # linux/if_xdp.h, linux/socket.h
+SOL_XDP: Final = 283
+XDP_STATISTICS: Final = 7
+XDP_STATISTICS_SIZE: Final = 48
 SO_MEMINFO: Final = 55  # asm-generic/socket.h
 MEMINFO_DROPS: Final = 8  # linux/sock_diag.h, SK_MEMINFO_DROPS: the ninth word
 MEMINFO_SIZE: Final = 36
@@ -29,6 +36,16 @@ def socket_drops(sock: socket.socket) -> int:
     return int.from_bytes(info[4 * MEMINFO_DROPS : 4 * MEMINFO_DROPS + 4], "little")
 
 
+def ring_drops(sock: socket.socket) -> int:
+    """Packets that found no room in an AF_XDP socket's rings (linux/if_xdp.h)."""
+    try:
+        found = sock.getsockopt(SOL_XDP, XDP_STATISTICS, XDP_STATISTICS_SIZE)
+    except OSError:
+        return 0
+    dropped, _, _, full = struct.unpack_from("=4Q", found.ljust(32, b"\0"))
+    return int(dropped + full)
+
+
 def device_drops(text: str, name: str) -> int:
     """Packets that found no room in a TUN's queue, from the text of /proc/net/dev."""
     for line in text.splitlines():
@@ -42,17 +59,21 @@ def device_drops(text: str, name: str) -> int:
 class KernelDrops:
     """Both sums of one worker, kept in its counters."""
 
-    def __init__(self, table: Table, worker: int, gre_fd: int, tun: str) -> None:
+    def __init__(
+        self, table: Table, worker: int, gre_fd: int, tun: str, rings: Sequence[int] = ()
+    ) -> None:
         self._table = table
         self._worker = worker
         self._gre = socket.socket(fileno=os.dup(gre_fd))
+        self._rings = [socket.socket(AF_XDP, socket.SOCK_RAW, 0, os.dup(fd)) for fd in rings]
         self._tun = tun
         self._devices = Path("/proc/thread-self/net/dev")
 
     def look(self) -> int:
-        """Count what was added; returns how many the GRE socket lost since the last look."""
+        """Count what was added; returns how many GRE sockets and rings lost since the last look."""
         counters = self._table.control_counters(self._worker)
-        lost = (socket_drops(self._gre) - counters[RECEIVE]) % WORD
+        drops = socket_drops(self._gre) + sum(map(ring_drops, self._rings))
+        lost = (drops - counters[RECEIVE]) % WORD
         if lost:
             self._table.control_count(self._worker, RECEIVE, lost)
         try:

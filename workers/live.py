@@ -10,6 +10,8 @@ from enum import Enum, auto
 from typing import Final
 
 from fastpath.layout import Session
+from ops.networks import Network
+from workers.ipv6.link import Link6
 from workers.policy import NOTHING_SAID, Policy
 from workers.ppp.actions import Agreed
 from workers.ppp.link import Link
@@ -66,6 +68,8 @@ class Live:
     policy: Policy = NOTHING_SAID
     agreed: Agreed | None = None
     routed: int = 0  # address whose route is ours to take back
+    networks: list[Network] = field(default_factory=list)  # and those behind it
+    six: Link6 | None = None  # while IPv6CP is up
     dns: tuple[int, ...] = ()
     up: float = 0.0
     asked_to_end: str = ""  # the dispatcher's cause: it needs no Down

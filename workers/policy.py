@@ -25,6 +25,8 @@ AT_LOGIN: Final = frozenset(
         "pool6",
         "delegated6",
         "delegated_pool6",
+        "address6",
+        "address_pool6",
     }
 )
 # What a login of a session that is up may change (Termination-Action).
@@ -68,6 +70,8 @@ class Policy:
     pool6: str = ""  # Framed-IPv6-Pool
     delegated6: str = ""  # Delegated-IPv6-Prefix
     delegated_pool6: str = ""  # Delegated-IPv6-Prefix-Pool
+    address6: str = ""  # Framed-IPv6-Address
+    address_pool6: str = ""  # Stateful-IPv6-Address-Pool
     routes6: tuple[str, ...] = ()  # Framed-IPv6-Route
     dns6: tuple[str, ...] = ()
     address_lists: tuple[str, ...] = ()  # sets that the address is put into

@@ -27,6 +27,7 @@ from ops import settings as settings_module
 from ops.log import LEVELS, Log
 from ops.messages import Heartbeat, Hello, Message
 from ops.netops_client import NetopsClient
+from ops.networks import Network
 from ops.settings import Settings
 from workers.accounts import Accounts, Login, parse_file
 from workers.bus import Bus
@@ -64,6 +65,7 @@ KINDS: Final = EventKinds(
     echo_lost=engine_module.EVENT_ECHO_LOST,
     desync=engine_module.EVENT_DESYNC,
     resumed=engine_module.EVENT_RESUMED,
+    packet=engine_module.EVENT_PACKET,
     bound=engine_module.EVENT_BOUND,
 )
 
@@ -125,7 +127,11 @@ class Service:
         told = (lambda value: way_out.close(bool(value))) if way_out else (lambda value: None)
         self._netops = NetopsClient(started.fds["netops"], loop, told)
         self._drops = KernelDrops(
-            table, started.index, started.fds["gre"], str(started.extra["tun_name"])
+            table,
+            started.index,
+            started.fds["gre"],
+            str(started.extra["tun_name"]),
+            started.fds.get("xdp", [])[::2],
         )
         self._drops_log_at = 0.0
         self._keeper = socket.socket(fileno=started.fds["keeper"])
@@ -159,6 +165,14 @@ class Service:
         """Ask netops; the answer goes to Control.routed."""
         self._ask(self._netops.route_del(address, self._ifindex), handle, False)
 
+    def net_add(self, handle: Handle, net: Network) -> None:
+        """Ask netops; the answer goes to Control.net_routed."""
+        self._ask_net(self._netops.net_add(net, self._ifindex), handle, net, True)
+
+    def net_del(self, handle: Handle, net: Network) -> None:
+        """Ask netops; the answer goes to Control.net_routed."""
+        self._ask_net(self._netops.net_del(net, self._ifindex), handle, net, False)
+
     def authenticate(self, handle: Handle, request: Authenticate) -> None:
         """Check credentials in a task of their own; most are done within one step."""
         task = self._loop.create_task(self._authenticate(handle, request))
@@ -176,7 +190,8 @@ class Service:
         session = self._table.session(handle[0])
         if self._radius is not None and self._settings.needs_accounts:
             saved = Saved.unpack(self._table.blob(handle[0]))
-            self._radius.start(Facts.of(session, saved, up_unix(session.up_ns)))
+            granted = self._table.granted6(handle[0])
+            self._radius.start(Facts.of(session, saved, up_unix(session.up_ns), granted))
         self._list(session)
         self._hook("ip_up", session)
 
@@ -250,6 +265,15 @@ class Service:
             if not done.cancelled():
                 self.control.routed(handle, adding, done.result(), self._loop.time())
                 self._after()
+
+        future.add_done_callback(answered)
+
+    def _ask_net(
+        self, future: asyncio.Future[int], handle: Handle, net: Network, adding: bool
+    ) -> None:
+        def answered(done: asyncio.Future[int]) -> None:
+            if not done.cancelled():
+                self.control.net_routed(handle, net, adding, done.result())
 
         future.add_done_callback(answered)
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgpack
 
-VERSION: Final = 2
+VERSION: Final = 3
 
-LENGTHS: Final = {1: 11, 2: 12}  # items of each version, itself included
+LENGTHS: Final = {1: 11, 2: 12, 3: 13}  # items of each version, itself included
 
 
 class BlobError(Exception):
@@ -36,6 +36,7 @@ class Saved:
     started: float
     up: float
     policy: dict[str, Any] = field(default_factory=dict)  # Policy.freeze()
+    six: dict[str, Any] = field(default_factory=dict)  # Link6.freeze()
 
     def pack(self) -> bytes:
         """As octets; fits BLOB_MAX for any name CHAP can carry."""
@@ -63,6 +64,6 @@ class Saved:
         if len(items) != LENGTHS[version] or not isinstance(items[1], dict):
             raise BlobError(f"{len(items)} items")
         saved = cls(*items[1:])
-        if not isinstance(saved.policy, dict):
+        if not isinstance(saved.policy, dict) or not isinstance(saved.six, dict):
             raise BlobError("its policy is no map")
         return saved

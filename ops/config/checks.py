@@ -14,6 +14,7 @@ from ops.config.schema import (
     Filter,
     Gre,
     Ip,
+    Ipv6,
     Mppe,
     Pool,
     Ppp,
@@ -22,6 +23,7 @@ from ops.config.schema import (
     Shaping,
     Workers,
 )
+from ops.networks import parse_network
 from ops.ranges import count, format_address, parse_ranges
 from workers.filters import MAX_FILTERS, MAX_RULES, number_of, parse_rule
 
@@ -60,7 +62,62 @@ def cross_check(
         *_check_workers(sections),
         *_check_radius(sections),
         *_check_gre(sections),
+        *_check_ipv6(sections),
     ]
+
+
+def _check_ipv6(sections: dict[str, Section]) -> list[Remark]:
+    """Pools that are named exist, are cut into something, and give what is asked of them."""
+    six, accounts = sections.get("ipv6"), sections.get("accounts")
+    if not isinstance(six, Ipv6):
+        return []
+    remarks: list[Remark] = []
+    by_name = {pool.name: pool for pool in six.pools}
+    seen: set[str] = set()
+    for at, pool in enumerate(six.pools):
+        where: Path = ("ipv6", "pools", at)
+        if pool.name in seen or pool.name == "none":
+            remarks.append(Remark((*where, "name"), f"{pool.name!r} is taken: choose another name"))
+        seen.add(pool.name)
+        if pool.next and pool.next not in by_name:
+            remarks.append(Remark((*where, "next"), f"there is no pool {pool.next!r}"))
+        for text in pool.prefixes:
+            if parse_network(text).length > pool.length:
+                what = f"{text} is smaller than the /{pool.length} that a session gets"
+                remarks.append(Remark((*where, "length"), what))
+    wanted: list[tuple[Path, str, int]] = [
+        (("ipv6", "pool"), six.pool, 64),
+        (("ipv6", "delegated_pool"), six.delegated_pool, 0),
+        (("ipv6", "address_pool"), six.address_pool, 128),
+    ]
+    for at, rule in enumerate(accounts.rules if isinstance(accounts, Accounts) else ()):
+        path: Path = ("accounts", "rules", at)
+        wanted += [
+            ((*path, "pool6"), rule.pool6, 64),
+            ((*path, "delegated_pool6"), rule.delegated_pool6, 0),
+            ((*path, "address_pool6"), rule.address_pool6, 128),
+        ]
+    ip = sections.get("ip")
+    for at, rule in enumerate(accounts.rules if isinstance(accounts, Accounts) else ()):
+        for text in rule.routes:
+            if isinstance(ip, Ip) and not ip.default_routes and not parse_network(text).length:
+                what = f"{text} needs ip.default_routes = true"
+                remarks.append(Remark(("accounts", "rules", at, "routes"), what))
+    for path, name, length in wanted:
+        if not name or (name == "none" and path[0] == "accounts"):
+            continue
+        if name not in by_name:
+            remarks.append(Remark(path, f"there is no pool {name!r} in [[ipv6.pools]]"))
+        elif length and by_name[name].length != length:
+            what = f"pool {name!r} gives /{by_name[name].length}; this needs length = {length}"
+            remarks.append(Remark(path, what))
+    if six.valid_lifetime_s < six.preferred_lifetime_s:
+        what = "must be at least preferred_lifetime_s"
+        remarks.append(Remark(("ipv6", "valid_lifetime_s"), what))
+    if six.ipv6cp == "off" and (six.pool or six.delegated_pool or six.address_pool):
+        what = '"off", though pools are named: nobody gets IPv6'
+        remarks.append(Remark(("ipv6", "ipv6cp"), what, fatal=False))
+    return remarks
 
 
 def _check_gre(sections: dict[str, Section]) -> list[Remark]:

@@ -23,6 +23,7 @@ TABLES: Final[dict[str, type[schema.Section]]] = {
     "accounts.rules": schema.AccountRule,
     "radius.servers": schema.RadiusServer,
     "radius.clients": schema.RadiusClient,
+    "ipv6.pools": schema.Pool6,
 }
 
 
@@ -60,6 +61,8 @@ def example() -> str:
             users = [_comment(description), "[accounts.users]", '#alice = "a long password"']
             parts.append("\n".join(users) + "\n")
             parts.append(_table("accounts.rules", "NAME"))
+        if name == "ipv6":
+            parts.append(_table("ipv6.pools", "..."))
         if name == "radius":
             parts.append(_table("radius.servers", "..."))
             parts.append(_table("radius.clients", "..."))

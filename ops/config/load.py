@@ -210,7 +210,7 @@ def _model(
                 continue  # pydantic counts valid items only; the others have errors of their own
             where: Path = (*path, *(part for part in loc if part != "[key]"))
             if error["type"] == "extra_forbidden":
-                listed = loc[0] in ("rules", "servers", "clients") and len(loc) > 1
+                listed = loc[0] in ("rules", "servers", "clients", "pools") and len(loc) > 1
                 known = (*path, str(loc[0])) if listed else path
                 if kind is schema.Pool:
                     known = ("pools",)

@@ -265,10 +265,28 @@ class Ip(Section):
         description="A static address that another session has: the new session is refused"
         ' ("refuse"), gets one of its pool instead ("old"), or the other one ends for it ("new").',
     )
+    default_routes: Flag = Field(
+        False, description="Accounts may name 0.0.0.0/0 or ::/0 as a network behind them."
+    )
+
+
+class Pool6(Section):
+    """IPv6 prefixes for sessions: any number of [[ipv6.pools]]."""
+
+    name: Text = Field(description="As [ipv6], accounts and RADIUS name it.")
+    prefixes: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_prefix6)], ...],
+        Field(min_length=1, max_length=64),
+        AfterValidator(values.check_distinct),
+    ] = Field(description='Of what it is cut, as in ["2001:db8:100::/40"].')
+    length: Annotated[Whole, Field(ge=16, le=128)] = Field(
+        64, description="Of what a session gets: 64 for its link, 48 to 64 to delegate, 128."
+    )
+    next: Text = Field("", description="The pool to take from when this one is used up.")
 
 
 class Ipv6(Section):
-    """IPv6 inside the tunnels: link-local addresses."""
+    """IPv6 inside the tunnels."""
 
     ipv6cp: Literal["off", "on"] = Field(
         "off", description='"on": IPv6 is offered, and fe80:: and our interface_id set on our side.'
@@ -282,6 +300,37 @@ class Ipv6(Section):
     subscriber_may_choose: Flag = Field(
         True, description="Take the identifier that a client brings, if no other has it."
     )
+    pool: Text = Field(
+        "",
+        description="Pool of the /64s that sessions get for their link, told by router"
+        " advertisements; empty: link-local addresses only, unless an account says more.",
+    )
+    delegated_pool: Text = Field("", description="Pool of the prefixes that DHCPv6 delegates.")
+    address_pool: Text = Field("", description="Pool of addresses (length 128) for DHCPv6.")
+    dns: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_address6)], ...],
+        Field(max_length=3),
+        AfterValidator(values.check_distinct),
+    ] = Field((), description="Up to three name servers, by advertisements and DHCPv6.")
+    search: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_search)], ...],
+        Field(max_length=6),
+        AfterValidator(values.check_distinct),
+    ] = Field((), description="Domains that hosts complete names by.")
+    dhcp: Literal["off", "on"] = Field("on", description="Answer DHCPv6.")
+    ra_interval_s: Annotated[Whole, Field(ge=4, le=1800)] = Field(
+        600, description="The longest time between two router advertisements."
+    )
+    ra_lifetime_s: Annotated[Whole, Field(ge=0, le=9000)] = Field(
+        1800, description="How long we are a default router without another one; 0: never."
+    )
+    preferred_lifetime_s: Annotated[Whole, Field(ge=60, le=4294967294)] = Field(
+        3600, description="Of prefixes and addresses; clients renew after half of it."
+    )
+    valid_lifetime_s: Annotated[Whole, Field(ge=60, le=4294967294)] = Field(
+        7200, description="At least the preferred lifetime."
+    )
+    pools: tuple[Pool6, ...] = Field((), description="See the end of this section.")
 
 
 class Pool(Section):
@@ -318,10 +367,31 @@ class AccountRule(Section):
         tuple[Address, ...], Field(max_length=2), AfterValidator(values.check_distinct)
     ] = Field((), description="Instead of ip.wins.")
     routes: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.check_prefix)], ...],
+        tuple[Annotated[Text, AfterValidator(values.check_route)], ...],
         Field(max_length=16),
         AfterValidator(values.check_distinct),
-    ] = Field((), description='Networks behind the subscriber, as in ["192.168.7.0/24"].')
+    ] = Field(
+        (),
+        description="Networks behind the subscriber, of both families, as in"
+        ' ["192.168.7.0/24", "2001:db8:7::/48"].',
+    )
+    prefix6: Annotated[Text, AfterValidator(values.check_prefix6_or_none)] = Field(
+        "", description="IPv6 prefix of the subscriber's link, a /64."
+    )
+    pool6: Text = Field("", description='Instead of ipv6.pool; "none": none.')
+    delegated6: Annotated[Text, AfterValidator(values.check_prefix6_or_none)] = Field(
+        "", description="IPv6 prefix that DHCPv6 delegates."
+    )
+    delegated_pool6: Text = Field("", description='Instead of ipv6.delegated_pool; "none": none.')
+    address6: Annotated[Text, AfterValidator(values.check_address6_or_none)] = Field(
+        "", description="IPv6 address that DHCPv6 gives."
+    )
+    address_pool6: Text = Field("", description='Instead of ipv6.address_pool; "none": none.')
+    dns6: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.check_address6)], ...],
+        Field(max_length=3),
+        AfterValidator(values.check_distinct),
+    ] = Field((), description="Instead of ipv6.dns.")
     sessions: Limit = Field(
         0, description="Sessions of each of these users; 0: limits.per_user_sessions."
     )
@@ -741,6 +811,10 @@ class Config:
                 values["users"] = tuple(values["users"].items())
                 values["rules"] = tuple(
                     settings.AccountRule(**rule.model_dump()) for rule in values["rules"]
+                )
+            if name == "ipv6":
+                values["pools"] = tuple(
+                    settings.Pool6(**pool.model_dump()) for pool in values["pools"]
                 )
             if name == "radius":
                 values["servers"] = tuple(

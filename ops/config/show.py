@@ -13,6 +13,7 @@ MASK: Final = "***"
 TABLES: Final[dict[str, tuple[str, ...]]] = {
     "accounts": ("rules",),
     "radius": ("servers", "clients"),
+    "ipv6": ("pools",),
 }
 KEYED: Final[dict[str, tuple[str, ...]]] = {"accounts": ("users",)}
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
+from ops import networks
 from ops.ranges import parse_address, parse_network, parse_ranges
 from ops.rates import UNLIMITED, parse_rate
 from workers.filters import RuleError, parse_rule
@@ -63,6 +64,50 @@ def check_prefix(text: str) -> str:
     if not network.prefixlen >= 8:
         raise _refuse("must be a network of length /8 to /32")
     check_ranges(str(network))
+    return text
+
+
+def check_route(text: str) -> str:
+    """A network behind a subscriber."""
+    try:
+        wrong = networks.usable(networks.parse_network(text), default=True)
+    except networks.NetworkError as e:
+        raise _refuse(f'must be a network, as in "192.168.7.0/24": {e}') from None
+    if wrong:
+        raise _refuse(f"must be a subscriber's, not {wrong}")
+    return text
+
+
+def check_prefix6(text: str) -> str:
+    try:
+        wrong = networks.usable(networks.parse_network(text, 6))
+    except networks.NetworkError as e:
+        raise _refuse(f'must be an IPv6 prefix, as in "2001:db8::/40": {e}') from None
+    if wrong:
+        raise _refuse(f"must be a subscriber's, not {wrong}")
+    return text
+
+
+def check_prefix6_or_none(text: str) -> str:
+    return check_prefix6(text) if text else text
+
+
+def check_address6(text: str) -> str:
+    try:
+        IPv6Address(text)
+    except ValueError as e:
+        raise _refuse(f"must be an IPv6 address: {e}") from None
+    return text
+
+
+def check_address6_or_none(text: str) -> str:
+    return check_address6(text) if text else text
+
+
+def check_search(text: str) -> str:
+    labels = text.rstrip(".").split(".")
+    if len(text) > 64 or not all(re.fullmatch(r"[A-Za-z0-9_-]{1,63}", part) for part in labels):
+        raise _refuse('must be a domain name of at most 64 characters, as in "example.net"')
     return text
 
 

@@ -48,6 +48,8 @@ def unknown(key: str, section: Path, is_table: bool) -> str:
         kind = own.get(str(section[0])) or schema.SECTIONS[str(section[0])]
         if section[:2] == ("accounts", "rules"):
             kind = schema.AccountRule
+        elif section[:2] == ("ipv6", "pools"):
+            kind = schema.Pool6
         elif section[:2] == ("radius", "servers"):
             kind = schema.RadiusServer
         elif section[:2] == ("radius", "clients"):

@@ -91,6 +91,10 @@ CONTROL: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "secrets_errors": ("pptp_secrets_loads_total", ("bad",)),
     "kernel_drops_receive": ("pptp_kernel_drops_total", ("receive",)),
     "kernel_drops_transmit": ("pptp_kernel_drops_total", ("transmit",)),
+    "networks_refused": ("pptp_networks_refused_total", ()),
+    "ipv6_received": ("pptp_ipv6_control_packets_total", ("receive",)),
+    "ipv6_sent": ("pptp_ipv6_control_packets_total", ("transmit",)),
+    "ipv6_malformed": ("pptp_ipv6_malformed_packets_total", ()),
     "filters_unknown": ("pptp_filters_unknown_total", ()),
 }
 BUS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -112,6 +116,7 @@ DISPATCHER: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "bans_user": ("pptp_bans_total", ("user",)),
     "bans_source": ("pptp_bans_total", ("source",)),
     "bans_now": ("pptp_bans", ()),
+    "prefixes6_refused": ("pptp_ipv6_prefixes_refused_total", ()),
     "no_gre_seen": ("pptp_calls_without_gre_total", ()),
     **{
         f"connections_{result}": ("pptp_control_connections_total", (result,))
@@ -246,7 +251,7 @@ class TableCollector(Collector):
             page.add("pptp_slots_used", used, str(worker))
         for state, count in snapshot.states().items():
             page.add("pptp_sessions", count, state)
-        for pool in self._pools().use(snapshot.addresses()):
+        for pool in self._pools().use(snapshot.addresses(), snapshot.prefixes6):
             page.add("pptp_ip_pool_used", pool.used, pool.name)
             if pool.size is not None:
                 page.add("pptp_ip_pool_addresses", pool.size, pool.name)

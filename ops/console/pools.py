@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.pools import Pool, pool_ranges, subtract
+from dispatcher.pools6 import Prefixes
+from ops.networks import Network
 from ops.ranges import parse_ranges
 from ops.settings import Settings
 
@@ -41,6 +43,7 @@ class Pools:
             )
             for index, pool in enumerate(settings.pools)
         ]
+        self._pools6 = [Prefixes.of(pool) for pool in settings.ipv6.pools]
 
     def name_of(self, address: int) -> str:
         """The first pool that holds the address."""
@@ -49,12 +52,19 @@ class Pools:
                 return pool.name
         return STATIC
 
-    def use(self, addresses: Iterable[int]) -> list[PoolUse]:
-        """A line for each pool and one for STATIC, when `addresses` are given out."""
+    def use(self, addresses: Iterable[int], prefixes: Iterable[Network] = ()) -> list[PoolUse]:
+        """A line for each pool and one for STATIC, when `addresses` are given out; then one for
+        each pool of IPv6 `prefixes`."""
         given = list(addresses)
         found = [
             PoolUse(p.name, p.size, sum(p.position(a) is not None for a in given), p.next)
             for p in self._pools
         ]
         static = sum(all(p.position(a) is None for p in self._pools) for a in given)
-        return [*found, PoolUse(STATIC, None, static)]
+        return [*found, PoolUse(STATIC, None, static), *self._use6(prefixes)]
+
+    def _use6(self, prefixes: Iterable[Network]) -> list[PoolUse]:
+        given = list(prefixes) if self._pools6 else []
+        return [
+            PoolUse(p.name, p.size, sum(p.has(net) for net in given), p.next) for p in self._pools6
+        ]

@@ -220,6 +220,27 @@ SERIES: Final[tuple[Series, ...]] = (
         "Sessions whose account names a filter that [filters] does not have: they have none.",
         "worker",
     ),
+    # IPv6 and networks behind subscribers
+    _counter(
+        "pptp_networks_refused_total",
+        "Routes of accounts that were not made: no network, another session's, or too many.",
+        "worker",
+    ),
+    _counter(
+        "pptp_ipv6_prefixes_refused_total",
+        "IPv6 prefixes that sessions were not given: in use, pool used up, or wrong.",
+    ),
+    _counter(
+        "pptp_ipv6_control_packets_total",
+        "Router solicitations, advertisements and DHCPv6 messages.",
+        "worker",
+        "direction",
+    ),
+    _counter(
+        "pptp_ipv6_malformed_packets_total",
+        "Router solicitations and DHCPv6 messages of subscribers that were no good.",
+        "worker",
+    ),
     # hooks
     _counter("pptp_hooks_total", "Programs of [hooks], by how they ended.", "hook", "result"),
     _counter("pptp_hook_seconds_total", "Time they ran.", "hook"),

@@ -13,6 +13,7 @@ from typing import Final
 
 from fastpath import layout
 from fastpath.layout import Session, Table
+from ops.networks import Network
 
 STATES: Final = ("starting", "active", "finishing")
 
@@ -31,6 +32,7 @@ class Snapshot:
     now_ns: int
     workers: int
     sessions: tuple[Session, ...]
+    prefixes6: tuple[Network, ...] = ()  # given to sessions
 
     def used(self) -> list[int]:
         """Slots in use, by worker; the sum is the number of sessions."""
@@ -51,4 +53,5 @@ def take(table: Table) -> Snapshot:
     """Read the table now."""
     # A record may be freed between the look at its state and the copy of its fields.
     sessions = tuple(s for s in table.sessions() if s.allot != layout.FREE)
-    return Snapshot(time.monotonic_ns(), table.workers, sessions)
+    prefixes6 = tuple(Network(*net) for s in sessions for net in table.granted6(s.index) if net[1])
+    return Snapshot(time.monotonic_ns(), table.workers, sessions, prefixes6)

@@ -15,10 +15,12 @@ from ops.console import snapshot as snapshots
 from ops.console.collector import age, drop_reason
 from ops.console.pools import Pools
 from ops.console.usage import Usage, memory
+from ops.networks import Network
 from ops.ranges import format_address
 from ops.settings import Settings
 from ops.status_page import StatusPage
 from ops.version import VERSION
+from workers.ipv6.dhcpv6 import Code
 from workers.session import BlobError, Saved
 
 STALE_S: Final = 5.0  # without a heartbeat: not ready
@@ -42,6 +44,18 @@ def _said(policy: dict[str, Any]) -> dict[str, Any]:
         return plain(value) if isinstance(value, str) else value
 
     return {name: word(name, value) for name, value in policy.items()}
+
+
+def leases(six: dict[str, Any], table: Table, index: int) -> list[dict[str, Any]]:
+    """What DHCPv6 has given out: kind, prefix, seconds left."""
+    found = []
+    for kind, which in ((Code.IA_PD, 1), (Code.IA_NA, 2)):
+        binding = six.get("leases", {}).get(int(kind))
+        octets, length = table.granted6(index)[which]
+        if binding is not None and length:
+            left = max(0, int(binding[2] - time.monotonic()))
+            found.append({"kind": kind.name, "lease": str(Network(octets, length)), "left-s": left})
+    return found
 
 
 class View:
@@ -138,6 +152,7 @@ class View:
             "bus": messages.VERSION,
             "kernel": os.uname().release,
             "mppe": self._kernels(),
+            "gre": dict(zip(("receive", "send"), self.table.ways, strict=True)),
             "epoch": f"{self.table.epoch:08x}",
             "pids": self.table.pids,
         }
@@ -214,7 +229,7 @@ class View:
 
     def ippool(self, snapshot: snapshots.Snapshot | None = None) -> list[dict[str, Any]]:
         """A row for each pool, and one for addresses that accounts name."""
-        addresses = (snapshot or snapshots.take(self.table)).addresses()
+        snapshot = snapshot or snapshots.take(self.table)
         return [
             {
                 "pool": pool.name,
@@ -223,7 +238,7 @@ class View:
                 "available": None if pool.size is None else max(0, pool.size - pool.used),
                 "next": pool.next or None,
             }
-            for pool in self._pools.use(addresses)
+            for pool in self._pools.use(snapshot.addresses(), snapshot.prefixes6)
         ]
 
     def status(self) -> dict[str, Any]:
@@ -334,6 +349,10 @@ class View:
             "local-ip": format_address(s.local) if s.local else None,
             "ip6": links.identifier(s.iid) if s.iid else None,
             "local-ip6": links.identifier(s.our_iid) if s.our_iid else None,
+            "prefix6": self._granted6(s, 0),
+            "delegated6": self._granted6(s, 1),
+            "address6": self._granted6(s, 2),
+            "networks": [str(Network(*net)) for net in self.table.nets(s.index)],
             "mru": s.mru or None,
             "peer-window": s.peer_window,
             "peer-speed": s.peer_speed,
@@ -352,6 +371,10 @@ class View:
         }
         return found | self._saved(s)
 
+    def _granted6(self, s: Session, which: int) -> str | None:
+        octets, length = self.table.granted6(s.index)[which]
+        return str(Network(octets, length)) if length else None
+
     def _saved(self, s: Session) -> dict[str, Any]:
         """From the blob: what the worker keeps to go on from."""
         data = self.table.blob(s.index)
@@ -367,4 +390,5 @@ class View:
             "dns": [format_address(address) for address in saved.dns],
             "policy": _said(saved.policy),
             "link": links.describe(saved.link),
+            "dhcpv6": leases(saved.six, self.table, s.index),
         }

@@ -14,6 +14,7 @@ from ops.doctor import (
     ports,
     radius,
     resources,
+    rings,
     routing,
     tracking,
 )
@@ -28,6 +29,7 @@ CHECKS: Final[dict[str, Check]] = {
     "firewall": filtering.look,
     "forwarding": forwarding.look,
     "routing": routing.look,
+    "rings": rings.look,
     "conntrack": tracking.look,
     "buffers": buffers.look,
     "resources": resources.look,

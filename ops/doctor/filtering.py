@@ -47,7 +47,7 @@ def look(host: Host) -> Iterator[Finding]:
 
 def _passed(remark: dict[str, str], key: str, value: str) -> Finding:
     text = f"is about GRE ({remark['text']})"
-    if value == "packet":
+    if value in ("packet", "xdp"):
         mend = f'set {key} = "auto"'
         return Finding("warning", remark["where"], f"{text}, and packet sockets pass it by", mend)
     return Finding("note", remark["where"], f"{text}: raw sockets are used, which obey it")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pyroute2 import IPRoute
 
-from dispatcher import descriptors, firewall
+from dispatcher import cpus, descriptors, firewall, xdp_fit
 from ops.settings import Settings
 
 RULES_MAX: Final = 3  # local, main, default: every host has them
@@ -71,6 +71,16 @@ class Host:
     def ipsec(self) -> bool:
         """Whether there is an IPsec policy."""
         return descriptors.ipsec_policies()
+
+    @cached_property
+    def rings(self) -> str:
+        """What speaks against AF_XDP here: see dispatcher.xdp_fit."""
+        return xdp_fit.why_not_on(self.settings.gre.interface)
+
+    @cached_property
+    def workers(self) -> int:
+        """How many there are going to be."""
+        return cpus.plan(self.settings.workers, cpus.available()).workers
 
     @cached_property
     def rules(self) -> int:

@@ -30,7 +30,7 @@ def look(host: Host) -> Iterator[Finding]:
     if packet and host.rules:
         text = f"{host.rules} of your own: GRE is sent by raw sockets, which obey them"
         yield Finding("note", "ip rule", text)
-    if host.ipsec and host.settings.gre.send == "packet":
+    if host.ipsec and host.settings.gre.send in ("packet", "xdp"):
         text = "there are policies, and packet sockets pass them by: GRE leaves without IPsec"
         yield Finding("error", "ip xfrm policy", text, 'set gre.send = "auto"')
     elif host.ipsec and packet:

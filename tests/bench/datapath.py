@@ -35,6 +35,7 @@ from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, LAN_NET, WAN_SERVER, Playground, why_not
 from tests.bench.results import BenchError, Result, cannot
 from tests.bench.service import DATA_CPU, OTHER_CPU, serving
+from tests.bench.ways import Ways, argument, named
 
 IPERF_PORT: Final = 5201
 OPENVPN_PORT: Final = 1194
@@ -196,11 +197,11 @@ def counts(samples: Samples) -> Packets:
 
 
 @contextmanager
-def ours(ground: Playground, mppe: bool) -> Iterator[Tunnel]:
+def ours(ground: Playground, mppe: bool, ways: Ways, name: str) -> Iterator[Tunnel]:
     """The concentrator with one session of our client."""
-    with serving(ground, mppe=mppe) as service:
+    with serving(ground, mppe=mppe, ways=ways) as service:
         yield Tunnel(
-            f"pptpcon {'MPPE-128' if mppe else 'no MPPE'}",
+            f"pptpcon {'MPPE-128' if mppe else 'no MPPE'}{name}",
             service.addresses[0],
             lambda: counts(service.concentrator.metrics()),
         )
@@ -299,15 +300,16 @@ def median(runs: Sequence[Run]) -> Run:
     )
 
 
-def bench(seconds: float, repeat: int, *, yardstick: bool) -> Result:
+def bench(seconds: float, repeat: int, ways: Sequence[Ways], *, yardstick: bool) -> Result:
     """All runs, tunnel by tunnel, `repeat` times by turns."""
     all_runs: list[Run] = []
     with Playground() as ground:
         ground.start("lan", "iperf3", ["iperf3", "-s", "-p", str(IPERF_PORT)], cpus=(OTHER_CPU,))
         for _ in range(repeat):
             tunnels: list[Callable[[], AbstractContextManager[Tunnel]]] = [
-                partial(ours, ground, False),
-                partial(ours, ground, True),
+                partial(ours, ground, encrypted, way, "" if way is ways[0] else f" {way.receive}")
+                for way in ways
+                for encrypted in (False, True)
             ]
             if yardstick:
                 tunnels.append(partial(openvpn, ground))
@@ -368,6 +370,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each run")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each kind; medians")
     parser.add_argument("--no-openvpn", action="store_true", help="leave the yardstick out")
+    argument(parser)
+    parser.add_argument("--against", type=named, help="measure these ways, too")
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     lacking = why_not()
@@ -380,7 +384,8 @@ def main() -> int:
     if lacking:
         return cannot("datapath", lacking)
     try:
-        result = bench(words.seconds, words.repeat, yardstick=not words.no_openvpn)
+        ways = [way for way in (words.ways, words.against) if way is not None]
+        result = bench(words.seconds, words.repeat, ways, yardstick=not words.no_openvpn)
     except (BenchError, ChildError, NetnsError, OSError, subprocess.SubprocessError) as e:
         print(f"datapath: {e}", file=sys.stderr)
         return 1

@@ -50,6 +50,7 @@ from tests.bench import datapath
 from tests.bench.datapath import DOWN
 from tests.bench.results import BenchError, Result, cannot
 from tests.bench.service import DATA_CPU, OTHER_CPU, serving
+from tests.bench.ways import Ways, argument
 
 LENGTHS: Final = 64
 SMALLEST: Final = 400  # octets of ICMP payload
@@ -275,7 +276,7 @@ def steer(ground: Playground) -> None:
         subprocess.run(words, check=True, capture_output=True)
 
 
-def bench(count: int) -> Result:
+def bench(count: int, ways: Ways) -> Result:
     """All rows."""
     result = Result("latency")
     seconds = count * statistics.mean(INTERVAL) * 1.15 + 3.0
@@ -284,7 +285,7 @@ def bench(count: int) -> Result:
         ground.start("lan", "iperf3", ["iperf3", "-s", "-p", port], cpus=(OTHER_CPU,))
         steer(ground)
         wakeups(result)
-        with serving(ground, mppe=True, sessions=2) as service:
+        with serving(ground, mppe=True, sessions=2, ways=ways) as service:
             first, second = service.addresses
             for case, download in (("idle", ""), ("download", second)):
                 run(ground, first, "", 100, 0.0)  # both sides know each other
@@ -315,6 +316,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pings", type=int, default=1500)
+    argument(parser)
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     lacking = why_not()
@@ -323,7 +325,7 @@ def main() -> int:
     if lacking:
         return cannot("latency", lacking)
     try:
-        result = bench(words.pings)
+        result = bench(words.pings, words.ways)
     except (BenchError, ChildError, NetnsError, OSError, subprocess.SubprocessError) as e:
         print(f"latency: {e}", file=sys.stderr)
         return 1

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from struct import pack
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from dispatcher import descriptors, gre_sockets, nft
 from dispatcher.descriptors import Tun
@@ -38,6 +38,7 @@ from ops.client.playground import LAN_HOST, WAN_CLIENT, WAN_SERVER, Playground
 from ops.settings import Gre, Limits, Settings
 from tests.bench.plain import BITS, Burst, Call, Counts, Plain
 from tests.bench.results import BenchError
+from tests.bench.ways import Ways
 from workers.process import make_engine
 
 CPU: Final = 1  # of everything that is measured
@@ -275,25 +276,6 @@ def plain_gre() -> socket.socket:
 
 
 @dataclass(slots=True)
-class Ways:
-    """gre.mode, gre.send and gre.xdp_mode of what is measured."""
-
-    receive: Literal["auto", "xdp", "packet", "raw"] = "auto"
-    send: Literal["auto", "xdp", "packet", "raw"] = "auto"
-    xdp_mode: Literal["auto", "native", "generic"] = "auto"
-
-
-WAYS: Final = {
-    "auto": Ways(),
-    "xdp": Ways("xdp", "xdp"),
-    "generic": Ways("xdp", "xdp", "generic"),
-    "packet": Ways("packet", "packet"),
-    "send": Ways("packet", "xdp"),
-    "raw": Ways("raw", "raw"),
-}
-
-
-@dataclass(slots=True)
 class Opened:
     """What our server has open, as the keeper opens it."""
 
@@ -335,7 +317,7 @@ class OurServer:
         self.settings = Settings(
             gre=Gre(
                 receive_buffer_bytes=RECEIVE_BUFFER,
-                interface="wan" if self.ways.receive != "raw" else "",
+                interface=self.ways.interface,
                 mode=self.ways.receive,
                 send=self.ways.send,
                 xdp_mode=self.ways.xdp_mode,

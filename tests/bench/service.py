@@ -20,6 +20,7 @@ from ops.client.concentrator import Concentrator, Toml
 from ops.client.lines import Lines
 from ops.client.playground import LAN_NET, WAN_SERVER, Playground
 from tests.bench.results import BenchError
+from tests.bench.ways import Ways
 
 DATA_CPU: Final = 1
 OTHER_CPU: Final = 0
@@ -42,6 +43,7 @@ def serving(
     *,
     mppe: bool,
     sessions: int = 1,
+    ways: Ways | None = None,
     extra: Mapping[str, Mapping[str, Toml]] | None = None,
 ) -> Iterator[Service]:
     """Concentrator and client with all sessions up."""
@@ -50,6 +52,7 @@ def serving(
     sections: dict[str, dict[str, Toml]] = {
         "workers": {"count": 1, "cpus": [DATA_CPU]},
         "mppe": {"policy": policy},
+        "gre": {**(ways or Ways()).section()},
     }
     for section, keys in (extra or {}).items():
         sections.setdefault(section, {}).update(keys)

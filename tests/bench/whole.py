@@ -33,6 +33,7 @@ from tests.bench import rig
 from tests.bench.plain import STRIDE, SUPER, Burst, Counts, Plain, sessions
 from tests.bench.results import BenchError, Result, cannot
 from tests.bench.rig import OurServer, PlainServer, Wire
+from tests.bench.ways import WAYS
 
 PACKETS: Final = 256
 AHEAD: Final = 128  # packets before each burst that wake the thread
@@ -98,7 +99,7 @@ class Bench:
                     OurServer(
                         *(enter(Wire()), self.calls, self.encrypted),
                         batch=self.batch,
-                        ways=rig.WAYS[way],
+                        ways=WAYS[way],
                     )
                 )
                 for way in self.ways
@@ -266,7 +267,7 @@ def main() -> int:
     parser.add_argument(
         "--ways",
         default="auto",
-        help=f"I/O of ours ({', '.join(rig.WAYS)}); more by commas are measured beside the first",
+        help=f"I/O of ours ({', '.join(WAYS)}); more by commas are measured beside the first",
     )
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dispatcher import routes
 from ops.messages import MessageError, decode, encode
+from ops.networks import usable
 from tests.fuzz.targets import allowed
 from workers.session import BlobError, Saved
+
+GROUNDS = routes.Grounds((4, 5), (0x0A630001,))
 
 
 def one(data: bytes) -> None:
@@ -19,6 +22,6 @@ def one(data: bytes) -> None:
         Saved.unpack(data)
     with allowed(routes.RequestError):
         for _, request in routes.unpack(data):
-            change = routes.judge(request, (4, 5), (0x0A630001,))
+            change = routes.judge(request, GROUNDS)
             if not isinstance(change, str):
-                assert change.ifindex in (4, 5) and routes.routable(change.address)
+                assert change.ifindex in GROUNDS.tuns and not usable(change.network)

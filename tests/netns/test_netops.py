@@ -17,6 +17,7 @@ from dispatcher import children, descriptors
 from fastpath.layout import STATE_ACTIVE, Table
 from ops import log, settings
 from ops.metrics import NETOPS_COUNTERS
+from ops.networks import network, parse_network
 from ops.settings import Ip, Pool, Settings
 from tests.netns.spaces import Space, wait_for
 
@@ -28,13 +29,13 @@ ROLE = children.Role("netops", "netops", "dispatcher.netops", dies_with_keeper=F
 class Bench:
     """What the keeper would hold: a table, two TUNs, socket pairs, and a netops process."""
 
-    def __init__(self, space: Space, conf: Settings) -> None:
+    def __init__(self, space: Space, conf: Settings, sessions: int = 64) -> None:
         self.space = space
         self.conf = conf
         with space.inside():
             self.tuns = [descriptors.tun(0), descriptors.tun(0)]
         self.table_fd = descriptors.memfd("sessions")
-        self.table = Table.create(self.table_fd, 64, 2, 1)
+        self.table = Table.create(self.table_fd, sessions, 2, 1)
         self.pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in "ab"]
         self.workers = [pair[0] for pair in self.pairs]
         for sock in self.workers:
@@ -79,6 +80,14 @@ class Bench:
         """A counter of netops."""
         return self.table.netops_counters()[NETOPS_COUNTERS.index(name)]
 
+    def close(self) -> None:
+        """Whatever came of it."""
+        if self.child.reap() is None:
+            self.child.kill()
+            wait_for(self.child.reap)
+        for tun in self.tuns:
+            os.close(tun.fd)
+
     def stop(self) -> None:
         """As the keeper does."""
         self.child.send({"type": "stop"}, log.Log("test"))
@@ -96,11 +105,7 @@ def bench(space: Space) -> Iterator[Bench]:
     """A bench that ends its netops."""
     made = Bench(space, CONF)
     yield made
-    if made.child.reap() is None:
-        made.child.kill()
-        wait_for(made.child.reap)
-    for tun in made.tuns:
-        os.close(tun.fd)
+    made.close()
 
 
 def address(text: str) -> int:
@@ -145,6 +150,76 @@ def test_routes_come_and_go(bench: Bench) -> None:
     assert bench.routes() == {"10.99.1.6": "pptp1"}
     assert bench.counted("routes_added") == 4
     assert bench.counted("failures") == 1  # the one refused
+
+
+def nets(space: Space) -> dict[str, str]:
+    """Our routes to networks, of both families: prefix -> device."""
+    found = {}
+    for family in "46":
+        for route in json.loads(space.sh(f"ip -d -j -{family} route")):
+            if route.get("protocol") == "201" and route["type"] == "unicast":
+                found[route["dst"]] = route["dev"]
+    return found
+
+
+NETS = ("10.1.0.0/16", "192.168.7.0/29", "2001:db8:1::/48", "2001:db8:2:3::/64", "fd00::7")
+
+
+def test_networks_come_and_go(bench: Bench) -> None:
+    one, two = (tun.ifindex for tun in bench.tuns)
+    adds = [[n, "net_add", *parse_network(text), one] for n, text in enumerate(NETS, 1)]
+    assert bench.ask(0, *adds) == [[n, 0] for n in range(1, len(NETS) + 1)]
+    assert nets(bench.space) == dict.fromkeys(NETS, "pptp0")
+    assert "dev pptp0" in bench.space.sh("ip -6 route get 2001:db8:2:3::9")
+    # once more, and by the other worker: the last one holds, the former one's deletion is late
+    assert bench.ask(0, *adds) == [[n, 0] for n in range(1, len(NETS) + 1)]
+    other = [[n, "net_add", *parse_network(text), two] for n, text in enumerate(NETS, 1)]
+    assert {code for _, code in bench.ask(1, *other)} == {0}
+    late = [[n, "net_del", *parse_network(text), one] for n, text in enumerate(NETS, 1)]
+    assert {code for _, code in bench.ask(0, *late, *late)} == {0}
+    assert nets(bench.space) == dict.fromkeys(NETS, "pptp1")
+    gone = [[n, "net_del", *parse_network(text), two] for n, text in enumerate(NETS, 1)]
+    assert {code for _, code in bench.ask(1, *gone)} == {0}
+    assert nets(bench.space) == {}
+    default = [[1, "net_add", *parse_network("::/0"), one]]
+    assert bench.ask(0, *default) == [[1, errno.EINVAL]]
+
+
+def test_ten_thousand_static_routes_are_back_after_a_restart(space: Space) -> None:
+    """Their figures: tests/bench/routes.py."""
+    made = Bench(space, CONF, sessions=400)
+    try:
+        wanted = routes_of_sessions(made, sessions=400, networks=25)
+        made.child.kill()
+        wait_for(made.child.reap)
+        space.sh("ip -4 route flush proto 201; ip -6 route flush proto 201")
+        made.child = made.start()
+        assert len(wanted) == 10400 and set(nets(space)) == wanted
+        made.stop()
+    finally:
+        made.close()
+
+
+def routes_of_sessions(bench: Bench, sessions: int, networks: int) -> set[str]:
+    """Up sessions with that many networks each, half of them of IPv6; all routes they need."""
+    wanted = set()
+    for index in range(sessions):
+        generation, _ = bench.table.allot(
+            index, worker=index % 2, call_id=5, peer_call_id=6, local_address=1, peer_address=2,
+            peer_port=3, peer_window=4, peer_speed=5, connection=1,
+        )  # fmt: skip
+        bench.table.begin_link(index, generation)
+        set_link(bench.table, index, address("10.99.1.0") + index)
+        found = [
+            network(4, address("20.0.0.0") + (index * networks + n << 8), 24)
+            if n % 2
+            else network(6, 0x20010DB8 << 96 | index * networks + n << 64, 64)
+            for n in range(networks)
+        ]
+        bench.table.set_nets(index, found)
+        bench.table.set_state(index, STATE_ACTIVE)
+        wanted |= {str(net) for net in found} | {str(IPv4Address(address("10.99.1.0") + index))}
+    return wanted
 
 
 def test_the_administrators_routes_are_not_touched(bench: Bench) -> None:
@@ -307,8 +382,4 @@ def test_link_local_address_at_start(space: Space) -> None:
         second.send({"type": "stop"}, log.Log("test"))
         assert wait_for(second.reap) == "exit status 0"
     finally:
-        if made.child.reap() is None:
-            made.child.kill()
-            wait_for(made.child.reap)
-        for tun in made.tuns:
-            os.close(tun.fd)
+        made.close()

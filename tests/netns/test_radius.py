@@ -40,7 +40,7 @@ from ops.settings import (
 from tests.netns.freeradius import SECRET, FreeRadius
 from tests.netns.spaces import ROOT, Keeper, Space, kill, wait_for
 from tests.netns.test_worker import CONF, fleet, routes, up, worker_pids
-from workers.radius.packets import Packet, response
+from workers.radius.packets import FAULTS, Packet, response
 
 pytestmark = pytest.mark.netns
 
@@ -120,19 +120,41 @@ def shown(space: Space, *words: str) -> str:
     return done.stdout
 
 
-def policy_of(space: Space, user: str) -> dict[str, Any]:
-    """What the session's blob says it was given."""
+def page(space: Space, path: str) -> bytes:
+    """What the control socket has there."""
     link = http.client.HTTPConnection("localhost", timeout=10)
     link.sock = socket.socket(socket.AF_UNIX)
     link.sock.settimeout(10)
     link.sock.connect(f"{space.run_dir}/control.sock")
-    link.request("GET", f"/api/session/{user}")
+    link.request("GET", path)
     answer = link.getresponse()
     data = answer.read()
     link.close()
     assert answer.status == 200, data
-    found: dict[str, Any] = json.loads(data)[0]["policy"]
+    return data
+
+
+def policy_of(space: Space, user: str) -> dict[str, Any]:
+    """What the session's blob says it was given."""
+    found: dict[str, Any] = json.loads(page(space, f"/api/session/{user}"))[0]["policy"]
     return found
+
+
+def octets_shown(space: Space) -> tuple[int, int]:
+    """Up and down, of the only session."""
+    (session,) = json.loads(page(space, "/api/session/anna"))
+    return session["rx-bytes-raw"], session["tx-bytes-raw"]
+
+
+def octets_metered(space: Space) -> tuple[int, int]:
+    """Up and down, of all workers."""
+    lines = page(space, "/metrics").decode().splitlines()
+    lines = [x for x in lines if x.startswith("pptp_traffic_bytes_total")]
+    up, down = (
+        sum(float(x.split()[-1]) for x in lines if f'direction="{way}"' in x)
+        for way in ("receive", "transmit")
+    )
+    return int(up), int(down)
 
 
 def radclient(space: Space, kind: str, *attributes: str) -> str:
@@ -291,11 +313,15 @@ def test_a_change_and_an_end(
         wait_for(lambda: keeper.text.count("worker said Hello") >= 4)
         policy = policy_of(pair[1], "anna")
         assert policy["rate_down"] == 512_000
+        # The same octets in show, metrics and RADIUS: of what the rate let pass.
+        shown_octets = octets_shown(pair[1])
+        assert octets_metered(pair[1]) == shown_octets and shown_octets[1] > 500_000
         said = radclient(pair[1], "disconnect", "Framed-IP-Address = 10.99.1.7")
         assert "Disconnect-ACK" in said, said
         keeper.heard("cause=admin_reset")
     stop = server.heard("Stop", 1)[-1]
     assert stop["Acct-Terminate-Cause"] == "Admin-Reset" and stop["Class"] == "0x676f6c64"
+    assert (int(stop["Acct-Input-Octets"]), int(stop["Acct-Output-Octets"])) == shown_octets
     page = shown(pair[1], "radius")
     assert "127.0.0.1" in page
     assert keeper.stop() == 0
@@ -456,7 +482,14 @@ def test_bad_answers_are_named(pair: Pair, start_keeper: Start, tmp_path: Path) 
         lambda p: bytes((2, p.identifier, 0, 50)) + bytes(16),
         lambda p: response(2, p, (), b"some other secret"),
         lambda p: response(2, p, (), SECRET.encode(), sign=False),
-        lambda p: response(2, p, ((26, b""),), SECRET.encode()),
+        lambda p: response(2, p, ((80, bytes(16)),), SECRET.encode(), sign=False),
+        lambda p: bytes((2, p.identifier, 0, 23)) + bytes(16) + b"\x12\x05x",
+        lambda p: response(5, p, (), SECRET.encode()),
+        lambda p: response(2, replace(p, identifier=p.identifier ^ 1), (), SECRET.encode()),
+        # Of a vendor: no octets at all, and one of length 0; then an address of three octets.
+        lambda p: response(
+            2, p, ((26, b""), (26, b"\0\0\0\x09\x01\0"), (8, b"\x0a\x63\x01")), SECRET.encode()
+        ),
     ]
     with pair[1].inside():
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -473,7 +506,7 @@ def test_bad_answers_are_named(pair: Pair, start_keeper: Start, tmp_path: Path) 
             for way in ways:
                 sock.sendto(way(Packet.decode(data)), source)
 
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     mad = RadiusServer("127.0.0.1", SECRET, acct_port=0, message_authenticator="require")
     settings = replace(conf(tmp_path / "state", mad), ppp=Ppp(auth=("pap",)))
@@ -481,15 +514,18 @@ def test_bad_answers_are_named(pair: Pair, start_keeper: Start, tmp_path: Path) 
     try:
         with client(pair[0], "x", "y", "--auth", "pap", "--mppe", "deny"):
             up(keeper, 1)
-        for fault in (
-            "short",
-            "wrong_length",
-            "wrong_secret",
-            "missing_message_authenticator",
-            "bad_vendor_attribute",
-        ):
-            assert "bad answer of a RADIUS server" in keeper.text
+        assert "bad answer of a RADIUS server" in keeper.text
+
+        def counted(fault: str) -> str:
+            series = "pptp_radius_bad_answers_total"
+            lines = page(pair[1], "/metrics").decode().splitlines()
+            (line,) = [x for x in lines if x.startswith(series) and f'"{fault}"' in x]
+            return line.split()[-1]
+
+        wait_for(lambda: counted("short") == "1.0")  # written down once a second
+        for fault in FAULTS:
             assert f"kind={fault}" in keeper.text, (fault, keeper.text)
+            assert counted(fault) == ("2.0" if fault == "bad_vendor_attribute" else "1.0"), fault
         assert keeper.stop() == 0
     finally:
         done.set()

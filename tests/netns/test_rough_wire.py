@@ -142,13 +142,16 @@ def test_stateful_mppe(site: Site, keeper: Keeper) -> None:
         one.stop()
 
 
-@pytest.mark.parametrize("mode", ["packet", "raw"])
+@pytest.mark.parametrize("mode", ["packet", "raw", "xdp"])
 def test_outer_packets_in_fragments(
     make_space: rough.MakeSpace, start_keeper: rough.StartKeeper, mode: str
 ) -> None:
     """An MTU of 1000 on the way: full-size inner packets travel in two pieces, both ways."""
     site = Site.make(make_space, mtu=1000)
-    keeper = start_keeper(site.server, rough.settings(mode), module="dispatcher.keeper")
+    conf = rough.settings(mode)
+    if mode == "xdp":
+        conf = rough.settings(gre=Gre(mode="xdp", send="xdp", interface=site.ends[1]))
+    keeper = start_keeper(site.server, conf, module="dispatcher.keeper")
     keeper.heard("keeper: ready", 30)
     with site.faults(Faults(), Faults()) as wire, client(site.client) as one:
         address = one.address

@@ -16,7 +16,7 @@ from typing import Literal
 
 import pytest
 
-from dispatcher import bpf
+from dispatcher import bpf, xdp_fit
 from ops.settings import Gre
 from tests.fastpath.peer import ip_sum
 from tests.netns import rough, spaces
@@ -118,7 +118,7 @@ def test_rings_take_what_is_theirs(mode: Mode, pair: Pair, start_keeper: rough.S
     for space in pair:
         space.sh(f"ip link set {device(space)} mtu 3000")
     with served(pair, start_keeper, gre=rings(server, mode)) as (site, one, keeper):
-        assert f"xdp={mode}" in keeper.text
+        assert f'mode="xdp {mode}"' in keeper.text
         assert attached(server)
         before = counts(site)
         assert " 0% packet loss" in ping(near, one.address, LOCAL, 20, "-s", "1300")
@@ -192,15 +192,33 @@ def _outlives_its_worker(near: Space, address: str, site: Site, keeper: Keeper) 
 
 def test_fragments_go_round_the_rings(pair: Pair, start_keeper: rough.StartKeeper) -> None:
     near, server = pair
+    for space in pair:
+        space.sh(f"ip link set {device(space)} mtu 600")
     with served(pair, start_keeper, gre=rings(server)) as (site, one, _):
-        for space in pair:
-            space.sh(f"ip link set {device(space)} mtu 600")
         before = counts(site)
         assert " 0% packet loss" in ping(near, one.address, LOCAL, 10, "-s", "1000", "-M", "dont")
         after = counts(site)
         assert after["received"] - before["received"] >= 10
         assert after["received by ring"] - before["received by ring"] < 5  # acknowledgements
         assert drops(site.metrics()) == {}
+
+
+def test_whether_it_is_for_a_device(pair: Pair) -> None:
+    _, server = pair
+    name = device(server)
+    with server.inside():
+        assert xdp_fit.driver(name) == "veth"
+        assert xdp_fit.disciplines(socket.if_nametoindex(name)) == ["noqueue"]
+        assert xdp_fit.why_not_on(name) == ""
+        assert "no Ethernet" in xdp_fit.why_not_on("lo")
+        assert "not set" in xdp_fit.why_not_on("")
+        assert "No such device" in xdp_fit.why_not_on("nosuch0")
+        server.sh(f"tc qdisc replace dev {name} root pfifo_fast || tc qdisc add dev {name} root fq")
+        assert xdp_fit.why_not_on(name) == ""
+        server.sh(f"tc qdisc replace dev {name} root htb")
+        assert xdp_fit.why_not_on(name) == "it would go past tc qdisc htb"
+        server.sh(f"ip link set {name} down")
+        assert xdp_fit.why_not_on(name) == f"{name} is down"
 
 
 def test_another_program_is_left_alone(pair: Pair, start_keeper: rough.StartKeeper) -> None:

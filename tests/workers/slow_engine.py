@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from workers.live import Handle
 from workers.ports import EventKinds
 
-KINDS = EventKinds(frame=1, installed=2, removed=3, echo_lost=4, desync=5, resumed=6, bound=8)
+KINDS = EventKinds(
+    frame=1, installed=2, removed=3, echo_lost=4, desync=5, resumed=6, bound=8, packet=9
+)
 Event = tuple[int, int, int, bytes]
 
 
@@ -30,6 +32,7 @@ class SlowEngine:
     filters: list[bytes] = field(default_factory=list)
     mppe: dict[Handle, tuple[int, bytes, bool, int, bytes, bool]] = field(default_factory=dict)
     sent: deque[tuple[Handle, bytes]] = field(default_factory=deque)
+    packets: deque[tuple[Handle, bytes]] = field(default_factory=deque)
     done: list[tuple[str, Handle]] = field(default_factory=list)
     queue: deque[Event] = field(default_factory=deque)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -121,6 +124,16 @@ class SlowEngine:
 
     def set_rates(self, index: int, generation: int) -> bool:
         return self._take("set_rates", (index, generation))
+
+    def set_nets(self, index: int, generation: int) -> bool:
+        return self._take("set_nets", (index, generation))
+
+    def packet(self, index: int, generation: int, packet: bytes) -> bool:
+        if not self._take("packet", (index, generation)):
+            return False
+        if (index, generation) in self.is_up & self.is_up6:
+            self.packets.append(((index, generation), packet))
+        return True
 
     def set_filters(self, block: bytes) -> bool:
         if not self._take("set_filters", (0, 0)):

@@ -35,11 +35,11 @@ def test_round_trip() -> None:
 
 def test_other_versions_and_rubbish_are_named() -> None:
     items = msgpack.unpackb(SAVED.pack(), unicode_errors="surrogateescape")
-    items[0] = 3
+    items[0] = 4
     other = msgpack.packb(items, unicode_errors="surrogateescape")
     for data, text in (
         (b"", "no valid copy"),
-        (other, "blob version 3, this program has 2"),
+        (other, "blob version 4, this program has 3"),
         (b"\xc1", "not msgpack"),
         (b"\x8a" * 2 + b"\x09" * 23, "not msgpack: unhashable"),
         (msgpack.packb([1, 2]), "2 items"),
@@ -51,8 +51,9 @@ def test_other_versions_and_rubbish_are_named() -> None:
 
 def test_a_blob_without_a_policy_is_read() -> None:
     items = msgpack.unpackb(SAVED.pack(), unicode_errors="surrogateescape")
-    first = msgpack.packb([1, *items[1:-1]], unicode_errors="surrogateescape")
-    assert Saved.unpack(first) == SAVED
+    for version, length in ((1, 11), (2, 12)):
+        first = msgpack.packb([version, *items[1:length]], unicode_errors="surrogateescape")
+        assert Saved.unpack(first) == SAVED
     for policy in (7, None, [1]):
         odd = msgpack.packb([*items[:-1], policy], unicode_errors="surrogateescape")
         with pytest.raises(BlobError, match="policy"):

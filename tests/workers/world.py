@@ -14,6 +14,7 @@ from fastpath import layout
 from ops.log import Log
 from ops.messages import Admit, Admitted, Down, Install, Message
 from ops.metrics import CONTROL_COUNTERS
+from ops.networks import Network
 from ops.ranges import parse_address
 from ops.settings import Settings
 from tests.workers.slow_engine import KINDS, SlowEngine
@@ -91,6 +92,9 @@ class World:
         self.routes: set[int] = set()
         self.route_requests: deque[tuple[Handle, bool, int]] = deque()
         self.answer_routes = True
+        self.nets: set[Network] = set()
+        self.net_errno = 0
+        self.granted6: tuple[tuple[bytes, int], ...] = ()
         self.route_errno = 0
         self.requests: deque[tuple[Handle, Authenticate]] = deque()
         self.accounting: list[tuple[str, Handle, str]] = []
@@ -119,6 +123,8 @@ class World:
                 handle = (session.index, session.generation)
                 self.engine.installed.add(handle)
                 self.engine.is_up.add(handle)
+                if session.iid:
+                    self.engine.is_up6.add(handle)
                 self.engine.emit(KINDS.resumed, handle)
 
     def close(self) -> None:
@@ -136,6 +142,14 @@ class World:
 
     def route_del(self, handle: Handle, address: int) -> None:
         self.route_requests.append((handle, False, address))
+
+    def net_add(self, handle: Handle, net: Network) -> None:
+        self.nets.add(net)
+        self.control.net_routed(handle, net, True, self.net_errno)
+
+    def net_del(self, handle: Handle, net: Network) -> None:
+        self.nets.discard(net)
+        self.control.net_routed(handle, net, False, self.net_errno)
 
     def authenticate(self, handle: Handle, request: Authenticate) -> None:
         self.requests.append((handle, request))
@@ -264,6 +278,7 @@ class World:
         address = admit.address or self.pool + admit.index
         if not self.refuse[0]:
             self.table.grant(admit.index, address, LOCAL, 0)
+            self.table.grant6(admit.index, self.granted6)
         return Admitted(admit.index, admit.generation, address, LOCAL, *self.refuse)
 
     def counter(self, name: str) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from ipaddress import IPv6Address
 from typing import Any, Final
 
 import msgpack
 
 from fastpath.layout import Session
+from ops.networks import Network
 from ops.ranges import format_address
 from workers.policy import Policy
 from workers.radius.attributes import A, integer, prefix6, text
@@ -73,6 +76,7 @@ class Facts:
     interface_id: bytes = b""
     prefix6: str = ""
     delegated6: str = ""
+    address6: str = ""
 
     def pack(self) -> bytes:
         """For the journal and for the way between processes."""
@@ -90,8 +94,15 @@ class Facts:
             raise ValueError(f"no facts of a session: {e}") from None
 
     @classmethod
-    def of(cls, session: Session, saved: Saved, up_unix: float) -> Facts:
-        """From the record and the blob."""
+    def of(
+        cls,
+        session: Session,
+        saved: Saved,
+        up_unix: float,
+        granted6: Sequence[tuple[bytes, int]] = (),
+    ) -> Facts:
+        """From the record and the blob; `granted6` as Table.granted6 has it."""
+        six = [str(Network(*net)) if net[1] else "" for net in granted6] or ["", "", ""]
         policy = Policy.thaw(saved.policy)
         return cls(
             sid=f"{session.sid:016x}",
@@ -108,8 +119,9 @@ class Facts:
             interim_s=policy.interim_s,
             classes=policy.classes,
             interface_id=policy.interface_id,
-            prefix6=policy.prefix6,
-            delegated6=policy.delegated6,
+            prefix6=six[0],
+            delegated6=six[1],
+            address6=six[2].partition("/")[0],
         )
 
     def changed(self, changes: dict[str, Any]) -> Facts:
@@ -174,6 +186,7 @@ def session_record(
         *(((A.FRAMED_INTERFACE_ID, facts.interface_id),) if facts.interface_id else ()),
         *(((A.FRAMED_IPV6_PREFIX, prefix6(facts.prefix6)),) if facts.prefix6 else ()),
         *(((A.DELEGATED_IPV6_PREFIX, prefix6(facts.delegated6)),) if facts.delegated6 else ()),
+        *(((A.FRAMED_IPV6_ADDRESS, IPv6Address(facts.address6).packed),) if facts.address6 else ()),
         *((A.CLASS, value[:VALUE_MAX]) for value in facts.classes),
         (A.ACCT_AUTHENTIC, integer(BY_RADIUS if by_radius else BY_US)),
         (A.ACCT_TUNNEL_CONNECTION, text(str(facts.connection))),

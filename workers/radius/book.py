@@ -217,10 +217,13 @@ class Book:
         return found
 
     def taken(self, record: Record) -> None:
-        """A server has it."""
-        if record.number not in self._flying:
+        """A server has it; also one that was missed, and answered late."""
+        if record.number in self._flying:
+            self._land(record)
+        elif record in self._waiting:
+            self._waiting.remove(record)
+        else:
             return
-        self._land(record)
         self.journal.delivered(record.number)
         if record.status == Status.ON:
             self._free_at = 0.0

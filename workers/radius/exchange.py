@@ -1,7 +1,8 @@
 """Requests to several servers: who is asked, again when, who next. No socket, no clock.
 
 The owner sends what `take` gives, feeds `receive` and `handle_timer`, and hears of every
-request exactly once: `Answered` or `Unanswered`. RFC 5080 section 2.2.1 (retransmission
+request once: `Answered` or `Unanswered`; of an accounting request that was Unanswered, Answered may
+come late. RFC 5080 section 2.2.1 (retransmission
 with jitter), RFC 5997 (Status-Server), RFC 3539 section 3.4 (fail-over).
 
 A request is sent on one line again and again with the very same octets, so that a server
@@ -197,6 +198,7 @@ class Exchange:
         if asked is None:
             if line.rests(channel, data[1]):
                 line.figures.late += 1
+                self._late(at, channel, data, now)
             else:
                 try:
                     Packet.decode(data)
@@ -219,6 +221,26 @@ class Exchange:
         if not asked.probe:
             line.figures.result(RESULTS.get(packet.code, "other"))
             self._out.append(Answered(asked.token, packet, at, authenticator))
+
+    def _late(self, at: int, channel: int, data: bytes, now: float) -> None:
+        """A server has taken a record after all: it must not be delivered again."""
+        line = self.lines[at]
+        token, octets = line.past.get((channel, data[1]), (0, b""))
+        if not octets:
+            return
+        try:
+            packet = check_response(data, octets, line.address.secret)
+        except RemoteError as e:
+            self.note(at, e)
+            return
+        if packet.code != Code.ACCOUNTING_RESPONSE:
+            return
+        del line.past[channel, data[1]]
+        self._lives(at, now)
+        asked = self._requests.pop(token, None)
+        if asked is not None and asked.line >= 0:
+            self._release(asked, now, answered=False)
+        self._out.append(Answered(token, packet, at, octets[4:20]))
 
     def refused(self, at: int, now: float, reason: str) -> None:
         """The kernel says that nobody is there (ICMP port or host unreachable)."""
@@ -357,8 +379,10 @@ class Exchange:
         at, asked.line = asked.line, -1
         if not asked.octets:
             return  # it was held back: `_unhold` will pass it over
-        asked.octets = b""
         line = self.lines[at]
+        if not answered and asked.code == Code.ACCOUNTING_REQUEST:
+            line.past[asked.channel, asked.number] = asked.token, asked.octets
+        asked.octets = b""
         line.give_back(asked.channel, asked.number, now, answered=answered)
         self._unhold(at, now)
 

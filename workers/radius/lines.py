@@ -100,6 +100,8 @@ class Line:
     signs: bool = False  # it has sent a good Message-Authenticator once
     waiting: int = 0
     held: deque[int] = field(default_factory=deque)  # tokens beyond `flight`, in order
+    # Accounting given up here, by channel and number while that rests: token, octets.
+    past: dict[tuple[int, int], tuple[int, bytes]] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
@@ -123,6 +125,7 @@ class Line:
             channel = Channel(len(self.channels))
             self.channels.append(channel)
         number = channel.free.popleft()
+        self.past.pop((channel.number, number), None)
         channel.waiting[number] = token
         self.waiting += 1
         return channel.number, number

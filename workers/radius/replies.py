@@ -33,6 +33,7 @@ from workers.radius.attributes import (
 from workers.radius.packets import Packet, RemoteError
 
 GIGAWORD: Final = 1 << 32
+MOST: Final = (1 << 63) - 1  # what records and messages hold
 USER_CHOOSES: Final = 0xFFFFFFFF  # RFC 2865 section 5.8: "allow the user to select"
 NAS_CHOOSES: Final = 0xFFFFFFFE
 FRAMED: Final = 2  # Service-Type
@@ -320,6 +321,8 @@ READERS: Final[dict[Key, Reader]] = {
     A.FRAMED_IPV6_POOL: _said("pool6", read_text),
     A.DELEGATED_IPV6_PREFIX: _said("delegated6", read_prefix6),
     A.DNS_SERVER_IPV6_ADDRESS: _added("dns6", read_address6),
+    A.FRAMED_IPV6_ADDRESS: _said("address6", read_address6),
+    A.STATEFUL_IPV6_ADDRESS_POOL: _said("address_pool6", read_text),
     A.SESSION_OCTETS_LIMIT: _octets,
     A.OCTETS_DIRECTION: _direction,
     A.DELEGATED_IPV6_PREFIX_POOL: _said("delegated_pool6", read_text),
@@ -355,6 +358,9 @@ def _read(packet: Packet, faults: list[RemoteError]) -> _Reading:
         except RemoteError as e:
             faults.append(RemoteError(e.fault, f"attribute {_named(key)}: {e}"))
     reading.limits()
+    for name, said in reading.said.items():
+        if type(said) is int:
+            reading.said[name] = min(said, MOST)
     if not reading.said.get("again"):
         reading.said.pop("state", None)  # RFC 2865 section 5.24: for a new request only
     return reading

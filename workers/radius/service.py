@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ SCAN_S: Final = 30.0  # between looks whether table and book agree
 LOG_S: Final = 10.0  # between lines about the same fault of the same server
 STOP_S: Final = 1.0  # for servers to take the last records
 BATCH: Final = 256
+MISSED: Final = 8192
 DATAGRAM: Final = 8192
 KEEPER_DATAGRAM: Final = 4 << 20
 JOURNAL: Final = "accounting.db"
@@ -80,6 +81,7 @@ class Service:
         self._logins: dict[int, _Asked] = {}  # by token of the exchange
         self._doubles: set[tuple[int, int]] = set()  # (worker, seq) that wait already
         self._records: dict[int, Record] = {}
+        self._missed: OrderedDict[int, Record] = OrderedDict()  # whose answer may come late
         self._replies: list[tuple[int, bytes]] = []  # to workers, after the commit
         self._sends: list[Send] = []
         self._missing: set[str] = set()  # sessions without a record at the last scan
@@ -370,7 +372,7 @@ class Service:
             self._doubles.discard((asked.worker, asked.seq))
             self._judge(asked, event)
             return
-        record = self._records.pop(event.token, None)
+        record = self._records.pop(event.token, None) or self._missed.pop(event.token, None)
         if record is not None:
             self._book.taken(record)
             if record.sid and replies.drops_user(event.packet):
@@ -413,6 +415,9 @@ class Service:
             return
         record = self._records.pop(event.token, None)
         if record is not None:
+            self._missed[event.token] = record
+            while len(self._missed) > MISSED:
+                self._missed.popitem(last=False)
             self._book.missed(record, now)
             self._limited(
                 "kept", "", "accounting record kept", event.reason, backlog=self._book.backlog
@@ -523,7 +528,9 @@ class Service:
                     saved = Saved.unpack(self._table.blob(session.index))
                 except BlobError:
                     continue
-                self._started(Facts.of(session, saved, up_unix(session.up_ns)), now)
+                granted = self._table.granted6(session.index)
+                facts = Facts.of(session, saved, up_unix(session.up_ns), granted)
+                self._started(facts, now)
         absent = (set(self._book.sessions) | self._logbook.open) - seen
         # Twice in a row: its Stop may be on the way to us.
         for sid in absent & self._missing:
@@ -701,6 +708,7 @@ class Service:
         self._sends = []
         logins, self._logins = self._logins, {}
         records, self._records = self._records, {}
+        self._missed.clear()
         for record in records.values():
             self._book.missed(record, now)
         self._book.hurry()

@@ -35,6 +35,7 @@ def test_a_rule_names_a_pool_there_is() -> None:
 def test_a_rules_networks_are_networks() -> None:
     head = USERS + '[[accounts.rules]]\nmatch = "x"\n'
     assert load(head + 'routes = ["192.168.7.0/24"]\n').settings.accounts.rules[0].routes
-    for text in ("192.168.7.1/24", "0.0.0.0/0", "224.0.0.0/8", "fish"):
+    assert load(head + 'routes = ["2001:db8:7::/48"]\n').settings.accounts.rules[0].routes
+    for text in ("192.168.7.1/24", "0.0.0.0/1", "224.0.0.0/8", "fe80::/64", "fish"):
         (problem,) = problems(head + f'routes = ["{text}"]\n')
         assert "must be" in problem

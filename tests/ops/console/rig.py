@@ -35,7 +35,7 @@ DATA_AT = 112  # in a worker's page
 BUCKETS_AT = DATA_AT + 2 * 96 * 8
 SUMS_AT = BUCKETS_AT + 4 * 10 * 8
 BEAT_AT = 24
-TRAFFIC_AT = 312  # in a record: generation, state, then 7 counters
+TRAFFIC_AT = 352  # in a record: generation, state, then 7 counters
 
 
 # What an accounts process has written.

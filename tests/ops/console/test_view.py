@@ -194,6 +194,7 @@ def test_versions_tell_which_code_encrypts() -> None:
     shared = Shared()
     view = View(shared.table, settings(), Usage())
     assert view.versions()["mppe"] == mppe.kernels_of("auto")
+    assert view.versions()["gre"] == {"receive": "raw", "send": "raw"}
     view.apply(replace(settings(), mppe=replace(settings().mppe, kernel="portable")))
     assert view.versions()["mppe"] == {"sha1": "portable", "rc4": "portable"}
 

@@ -20,6 +20,7 @@ from ops.doctor import (
     ports,
     radius,
     resources,
+    rings,
     routing,
     rules,
     tracking,
@@ -92,6 +93,41 @@ def test_forwarding(root: Path) -> None:
 def test_routing(root: Path, facts: dict[str, Any], send: Any, levels: list[str]) -> None:
     host = made_up(root, Settings(gre=Gre(send=send)), **facts)
     assert [level for level, _, _ in found(routing.look, host)] == levels
+
+
+@pytest.mark.parametrize(
+    ("gre", "facts", "expected"),
+    [
+        (Gre(), {"rings": "gre.interface is not set"}, [("note", "AF_XDP", "")]),
+        (Gre(mode="raw"), {"rings": "x"}, []),
+        (Gre(interface="a"), {"rings": "", "workers": 1}, []),
+        (Gre(interface="a"), {"rings": "", "workers": 4}, [("note", "AF_XDP", "")]),
+        (
+            Gre(interface="a", send="xdp"),
+            {"rings": "a is down", "workers": 4},
+            [("warning", "AF_XDP", 'set gre.send = "auto"')],
+        ),
+        (
+            Gre(interface="a", mode="xdp"),
+            {"rings": "", "workers": 2},
+            [("error", "AF_XDP", 'set workers.count = 1 or set gre.mode = "auto"')],
+        ),
+    ],
+)
+def test_rings(root: Path, gre: Gre, facts: dict[str, Any], expected: list[Any]) -> None:
+    assert found(rings.look, made_up(root, Settings(gre=gre), **facts)) == expected
+
+
+def test_rules_that_only_rings_pass_by(root: Path) -> None:
+    remark = {"where": "nft chain netdev t c", "kind": "passed", "text": "drops it"}
+    host = made_up(
+        root,
+        Settings(gre=Gre(interface="a", mode="xdp")),
+        filters=NO_RULES | {"ring_receive": [remark]},
+        rings="",
+        workers=1,
+    )
+    assert found(rings.look, host) == [("warning", remark["where"], 'set gre.mode = "auto"')]
 
 
 def test_the_mtu_that_fits_is_named(root: Path) -> None:

@@ -85,6 +85,23 @@ def test_what_nobody_takes_waits_and_tells_its_delay(tmp_path: Path) -> None:
     assert (A.EVENT_TIMESTAMP, integer(1000)) in attributes
 
 
+def test_what_was_taken_late_is_not_sent_again(tmp_path: Path) -> None:
+    made = begun(tmp_path)
+    made.start(FACTS, 1.0, 1001.0)
+    (start,) = made.ready(1.0)
+    made.missed(start, 1.0)
+    made.taken(start)  # while it waits
+    assert made.backlog == 0 and made.journal.records() == []
+    made.taken(start)
+    made.stop(FACTS.sid, Counters(), "user_request", 1002.0)
+    (stop,) = made.ready(1.0 + AGAIN_S)
+    made.missed(stop, 7.0)
+    assert made.ready(7.0 + AGAIN_S) == [stop]
+    made.taken(stop)  # while it is out for the second time
+    made.taken(stop)
+    assert made.backlog == 0 and made.journal.records() == []
+
+
 def test_our_own_death_loses_and_repeats_nothing(tmp_path: Path) -> None:
     made = begun(tmp_path)
     made.start(FACTS, 1.0, 1001.0)

@@ -299,6 +299,34 @@ def test_a_late_answer_meets_no_new_request() -> None:
     assert not world.faults and world.exchange.lines[0].figures.late == 1
 
 
+def test_a_record_that_is_taken_late_is_taken() -> None:
+    one = replace(ONE, kind="acct", tries=1)
+    world = World(one, replace(one, server="two", host="192.0.2.2", priority=1))
+    world.up = [False, False]
+    code = Code.ACCOUNTING_REQUEST
+    first = world.ask(code=code)
+    world.run(1.5)
+    assert [s.line for s in world.sent] == [0, 1]  # with the second by now
+    late = world.answer(world.sent[0])
+    world.exchange.receive(0, 0, late[:-1] + bytes((late[-1] ^ 1,)), world.now)  # a forged one
+    world.turn()
+    assert first not in world.answers and world.fault() == "wrong_secret"
+    world.exchange.receive(0, 0, late, world.now)
+    world.exchange.receive(0, 0, late, world.now)
+    world.turn()
+    assert isinstance(outcome(world, first), Answered)
+    assert world.exchange.waiting("acct") == 0
+    second = world.ask(code=code)
+    world.run(9)
+    assert isinstance(outcome(world, second), Unanswered)
+    last = world.sent[-1]
+    world.exchange.receive(last.line, last.channel, world.answer(last), world.now)
+    world.turn()
+    assert [type(e) for e in world.answers[second]] == [Unanswered, Answered]
+    world.run(60)
+    assert all(len(line.past) <= 4 for line in world.exchange.lines)
+
+
 def test_a_conversation_stays_with_its_server() -> None:
     world = World(ONE, TWO)
     world.up = [True, False]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.policy import pack_changes
 from workers.ppp import mppe_keys
 from workers.radius import hidden, rates, replies, requests
 from workers.radius.attributes import A, Ms, Mt, Vendor, integer, prefix6, text, vendor
@@ -259,3 +260,40 @@ def test_long_eap_is_split() -> None:
     assert [len(part) for part in found.all(A.EAP_MESSAGE)] == [253, 253, 94]
     assert found.get(A.STATE) == b"st" and found.get(A.FRAMED_MTU) == integer(1400)
     assert text("ä" * 200)[:2] == "ä".encode()
+
+
+def test_timeouts_and_what_follows_them() -> None:
+    again = (A.TERMINATION_ACTION, integer(1)), (A.STATE, b"state1")
+    policy = accept((A.SESSION_TIMEOUT, integer(30)), *again, (A.FRAMED_MTU, integer(1300))).policy
+    assert (policy.session_timeout_s, policy.again, policy.state) == (30, True, b"state1")
+    assert policy.mtu == 1300
+    # 0 is "none", also where one is configured; State is for a new login only.
+    policy = accept((A.SESSION_TIMEOUT, integer(0)), (A.IDLE_TIMEOUT, integer(0)), again[1]).policy
+    assert (policy.session_timeout_s, policy.idle_timeout_s, policy.state) == (-1, -1, b"")
+
+
+MOST = integer(0xFFFFFFFF)
+NINES = b"9" * 40
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        (vendor(Vendor.CISCO, 1, b"pptpcon:volume=" + NINES + b"G"),),
+        (vendor(Vendor.CISCO, 1, b"lcp:interface-config#1=rate-limit input 64000 " + NINES),),
+        (vendor(Vendor.MIKROTIK, Mt.RATE_LIMIT, b"1M 2M 1M " + NINES),),
+        (vendor(Vendor.MPD, 7, b"in#1=all rate-limit 64000 " + NINES),),
+        (
+            vendor(Vendor.MIKROTIK, Mt.TOTAL_LIMIT, MOST),
+            vendor(Vendor.MIKROTIK, Mt.TOTAL_LIMIT_GIGAWORDS, MOST),
+        ),
+        ((A.FRAMED_MTU, integer(64)),),
+        ((A.SESSION_TIMEOUT, MOST), (A.PORT_LIMIT, MOST), (A.ACCT_INTERIM_INTERVAL, MOST)),
+    ],
+)
+def test_numbers_beyond_any_measure(attributes: Attributes) -> None:
+    packet = Packet(2, 1, RANDOM, attributes)
+    policy = replies.accepted(packet, PAP, SECRET, RANDOM, []).policy
+    assert all(-1 <= n < 1 << 63 for n in policy.freeze().values() if isinstance(n, int))
+    assert policy.mtu == 0
+    pack_changes(policy.freeze())
