@@ -28,6 +28,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "dispatcher/pptp": (),
     "workers": (*LEAVES, "fastpath", *SYSTEM),
     "workers/ppp": ("Crypto",),
+    "workers/ipv6": (),
     "fastpath": ("libc", "cpython", "cython"),
     "ops": ("msgpack",),
     "ops/config": ("*",),

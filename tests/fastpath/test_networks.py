@@ -1,12 +1,18 @@
-"""Longest prefix match against a twin that looks at everything."""
+"""Longest prefix match against a twin that looks at everything; networks in the data path."""
 
 from __future__ import annotations
+
+import time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpath import engine
 from fastpath.networks import Networks
 from ops.networks import Network, network, parse_network
+from tests.fastpath.peer import running, udp
+from tests.fastpath.test_engine import ipv6
+from workers.ipv6 import packets
 
 Held = list[tuple[Network, int]]
 
@@ -68,3 +74,98 @@ def test_hostile_sizes() -> None:
     for n in range(500_000):
         table.remove(network(6, 0x20010DB8 << 96 | n << 64, 64).octets, 64, n % 16384)
     assert table.sizes == (162, 524_288, 33, 129)  # the /64 of 3fff::
+
+
+PREFIXES = (("20.1.0.0/16", 4), ("10.99.0.128/25", 4), ("2001:db8:7::/48", 6), ("fd00::9", 6))
+
+
+def test_networks_behind_a_session() -> None:
+    """Both ways, by prefix; others' are spoofed or nobody's; given up, they are nobody's again."""
+    own = b"\xfe\x80" + bytes(6) + bytes(range(8))
+    nets = [parse_network(text) for text, _ in PREFIXES]
+    inside = [(net.last).to_bytes(len(net.octets), "big") for net in nets]
+    far = {4: bytes((9, 9, 9, 9)), 16: parse_network("2001:db8::99").octets}
+
+    def packet(source: bytes, target: bytes) -> bytes:
+        if len(source) == 16:
+            return ipv6(source, target, b"12345678")
+        return udp(int.from_bytes(source, "big"), int.from_bytes(target, "big"), b"1234")
+
+    with running() as p:
+        p.install()
+        p.up()
+        p.table.set_six(p.index, own[8:], bytes(7) + b"\1")
+        assert p.engine.up6(p.index, p.generation)
+        for n, address in enumerate(inside):
+            p.send(head(address) + packet(address, far[len(address)]))
+            p.wait_count("drop_rx_spoofed", n + 1)
+            p.to_tun(packet(far[len(address)], address))
+            p.wait_count("drop_tx_no_session", n + 1)
+        p.table.set_nets(p.index, nets)
+        assert p.engine.set_nets(p.index, p.generation)
+        time.sleep(0.05)
+        for address in inside:
+            out = packet(address, far[len(address)])
+            p.send(head(address) + out)
+            assert p.from_tun()[1] == out
+            back = packet(far[len(address)], address)
+            p.to_tun(back)
+            assert p.data().endswith(back)
+        for n, net in enumerate(nets):
+            beside = (net.last + 1).to_bytes(len(net.octets), "big")
+            p.send(head(beside) + packet(beside, far[len(beside)]))
+            p.wait_count("drop_rx_spoofed", len(nets) + n + 1)
+        p.engine.stop()
+        # a successor finds them in the table
+        with running(p.table) as q:
+            q.event(engine.EVENT_RESUMED)
+            q.generation, q.seq = p.generation, p.seq
+            back = packet(far[16], inside[2])
+            q.to_tun(back)
+            assert q.data().endswith(back)
+            q.table.set_nets(q.index, [])
+            assert q.engine.set_nets(q.index, q.generation)
+            time.sleep(0.05)
+            q.to_tun(back)
+            q.wait_count("drop_tx_no_session", len(nets) + 1)
+
+
+def head(address: bytes) -> bytes:
+    return b"\xff\x03\x00\x57" if len(address) == 16 else b"\xff\x03\x00\x21"
+
+
+def test_control_hears_what_is_meant_for_the_router() -> None:
+    own = packets.link_local(bytes(range(8)))
+    ours = packets.link_local(bytes(7) + b"\1")
+    heard = [
+        packets.icmpv6(own, packets.ALL_ROUTERS, b"\x85" + bytes(7)),
+        packets.icmpv6(packets.UNSPECIFIED, packets.ALL_ROUTERS, b"\x85" + bytes(7)),
+        packets.udp(own, packets.ALL_DHCP_AGENTS, 546, 547, b"\x01abc"),
+        packets.udp(own, ours, 546, 547, b"\x01abc"),
+    ]
+    passed = [
+        packets.icmpv6(own, ours, b"\x80" + bytes(7)),
+        packets.udp(own, parse_network("2001:db8::9").octets, 546, 547, b"\x01abc"),
+        packets.udp(own, packets.ALL_DHCP_AGENTS, 546, 548, b"\x01abc"),
+    ]
+    with running() as p:
+        p.install()
+        p.up()
+        p.table.set_six(p.index, own[8:], ours[8:])
+        assert p.engine.up6(p.index, p.generation)
+        time.sleep(0.05)
+        for packet in heard:
+            p.send(head(own) + packet)
+            assert p.event(engine.EVENT_PACKET) == packet
+        for packet in passed:
+            p.send(head(own) + packet)
+            assert p.from_tun()[1] == packet
+        sent = p.count("tx_data")
+        told = packets.icmpv6(ours, packets.ALL_NODES, b"\x86" + bytes(15))
+        assert p.engine.packet(p.index, p.generation, told)
+        assert p.data() == head(own) + told
+        assert p.count("tx_data") == sent
+        flood = head(own) + heard[0]
+        for _ in range(400):
+            p.send(flood)
+        p.wait_count("drop_rx_ring_full", 100)
