@@ -36,7 +36,7 @@ from dispatcher.rtnl import Change, RouteSocket
 from dispatcher.rule_watch import RuleWatch
 from fastpath import layout
 from ops import boot, log, metrics, settings
-from ops.networks import Network, host
+from ops.networks import Network, host, parse_network
 from ops.ranges import format_address, parse_ranges
 from ops.settings import Settings
 
@@ -189,6 +189,9 @@ class Netops:
         is not ours: then another instance may live beside us.
         """
         wanted = links.prefixes(self._settings.pools)
+        six = self._settings.ipv6
+        if six.ipv6cp == "on":
+            wanted |= {parse_network(text) for pool in six.pools for text in pool.prefixes}
         names = {name for _, name in socket.if_nameindex()} - {tun.name for tun in self._tuns}
         alone = not any(OUR_NAME.fullmatch(name) for name in names)
         changes = [

@@ -52,7 +52,7 @@ apt_install() {
     for service in "$@"; do
         case $service in
             # a unit, an init script or both, as the package has it
-            pptpd | prometheus | openvpn | freeradius | snmpd)
+            pptpd | prometheus | openvpn | freeradius | snmpd | wide-dhcpv6-client)
                 ! command -v systemctl >/dev/null || systemctl -q disable "$service" || true
                 ! command -v update-rc.d >/dev/null || update-rc.d "$service" disable || true
                 ;;
@@ -194,6 +194,7 @@ TEST_PACKAGES=(
     pptp-linux=pptp
     pptpd=pptpd
     ppp=pppd
+    wide-dhcpv6-client=dhcp6c
     ppp-dev=/usr/include/pppd/pppd.h
     iperf3=iperf3
     iputils-ping=ping
