@@ -97,7 +97,7 @@ def commands() -> list[str]:
 def lease(concentrator: Concentrator, client: Client, sid: str) -> dict[str, Any]:
     """The session, once DHCPv6 has delegated its prefix."""
     for _ in range(240):
-        session = concentrator.json("show", "session", sid)
+        session = next(iter(concentrator.json("show", "session", sid)["sessions"]), {})
         assert client.process.poll() is None, client.result()
         if session.get("dhcpv6"):
             found: dict[str, Any] = session
