@@ -97,11 +97,10 @@ def commands() -> list[str]:
 def lease(concentrator: Concentrator, client: Client, sid: str) -> dict[str, Any]:
     """The session, once DHCPv6 has delegated its prefix."""
     for _ in range(240):
-        session = next(iter(concentrator.json("show", "session", sid)["sessions"]), {})
+        found: list[dict[str, Any]] = concentrator.json("show", "session", sid)["sessions"]
         assert client.process.poll() is None, client.result()
-        if session.get("dhcpv6"):
-            found: dict[str, Any] = session
-            return found
+        if found and found[0].get("dhcpv6"):
+            return found[0]
         time.sleep(0.25)
     raise AssertionError(f"no lease: {concentrator.tail()}")
 
