@@ -259,10 +259,13 @@ class Helper:
         self.memfd = memfd
         self.started = time.monotonic()
         self.stdout = os.memfd_create(f"{name}-out", os.MFD_CLOEXEC)
+        self.stderr = os.memfd_create(f"{name}-err", os.MFD_CLOEXEC)
+        self.said = ""  # on standard error, once there is a result
         self._process = subprocess.Popen(
             interpreter(module, argument, "--out-fd", str(memfd)),
             stdin=subprocess.DEVNULL,
             stdout=self.stdout,
+            stderr=self.stderr,
             pass_fds=[memfd],
             env=environment(),
             start_new_session=True,
@@ -291,6 +294,11 @@ class Helper:
         if code is None:
             return None
         printed = boot.read_memfd(self.stdout)
+        said = boot.read_memfd(self.stderr)
+        self.said = said.decode("utf-8", "backslashreplace")
+        if said:
+            os.write(2, said)
         os.close(self.stdout)
+        os.close(self.stderr)
         os.close(self.pidfd)
         return code, printed

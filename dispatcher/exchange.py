@@ -43,6 +43,8 @@ from ops.messages import (
     Change,
     Changed,
     Down,
+    Drain,
+    Drained,
     End,
     Ended,
     Ends,
@@ -59,9 +61,13 @@ from ops.messages import (
     Refused,
     Terminate,
     Terminated,
+    Traces,
     Unban,
     Unbanned,
+    Unwatch,
     Up,
+    Watch,
+    Watched,
     Welcome,
 )
 from ops.metrics import AUTH_METHODS, END_CAUSES
@@ -69,6 +75,7 @@ from ops.networks import Network
 from ops.ranges import format_address
 from ops.realms import split
 from ops.settings import Settings
+from ops.trace import BY, TRACES_MAX, Subject, Teller, fits
 
 INSTALL_TIMEOUT_S: Final = 5.0
 END_AGAIN_S: Final = 5.0  # End is said again until Ended comes
@@ -188,8 +195,10 @@ class Exchange:
         carry: Callable[[Control, list[Action], float], None],
         entropy: random.Random,
         now: float,
+        teller: Teller,
     ) -> None:
         self._table = table
+        self.teller = teller
         self._settings = settings
         self._log = log
         self._quiet = QuietLog(log)
@@ -199,6 +208,7 @@ class Exchange:
         self._carry = carry
         self.stopping = False
         self.placement = Placement(table.workers, bus.backlog)
+        self.placement.draining = frozenset(table.draining)
         self.addresses = Addresses(settings)
         self.prefixes6 = Prefixes6(settings)
         self.calls: dict[int, Call] = {}  # by index
@@ -386,6 +396,13 @@ class Exchange:
                 self._unban(peer, message, now)
             elif isinstance(message, Change):
                 self._change(peer, message, now)
+            elif isinstance(message, Drain):
+                self._drain(peer, message)
+            elif isinstance(message, Watch):
+                self._watch(peer, message)
+            elif isinstance(message, Unwatch):
+                self._unwatch(message.number)
+                self._bus.send(peer, Watched(message.request, 0, ""))
             elif isinstance(message, Ends):
                 calls = self.history.newest(message.value, message.limit)
                 self._bus.send(peer, PastCalls(message.request, calls))
@@ -494,6 +511,8 @@ class Exchange:
         self._send(worker.index, Welcome(VERSION, self._table.epoch, tuple(ends)))
         if users := self.bans.users(now):
             self._send(worker.index, Banned(users))
+        if self.teller.traces:
+            self._send(worker.index, Traces(self.teller.traces))
         for call in lost:
             if call.state is CallState.ENDING:
                 self._say_end(call, now)
@@ -730,17 +749,71 @@ class Exchange:
         self._disconnect(call, call.cause, now)
 
     def _terminate(self, peer: bytes, message: Terminate, now: float) -> None:
-        calls = [
-            call
-            for call in self.calls.values()
-            if call.state is not CallState.ENDING and _matches(call, message.by, message.value)
-        ]
+        if message.by == "sids":
+            chosen = set(message.value.split(","))
+            calls = [call for call in self.calls.values() if f"{call.sid:016x}" in chosen]
+        else:
+            calls = [c for c in self.calls.values() if _matches(c, message.by, message.value)]
+        calls = [call for call in calls if call.state is not CallState.ENDING]
         self._log.notice(
-            "terminate", by=message.by, value=message.value, soft=message.soft, sessions=len(calls)
+            "terminate",
+            by=message.by,
+            value=message.value[:64],
+            soft=message.soft,
+            sessions=len(calls),
         )
         for call in calls:
             self._end(call, "admin_reset", f"terminate by {message.by}", message.soft, now)
         self._bus.send(peer, Terminated(message.request, len(calls)))
+
+    def _drain(self, peer: bytes, message: Drain) -> None:
+        draining = self.placement.draining
+        chosen = set(message.workers) or set(range(self._table.workers))
+        known = chosen & set(range(self._table.workers))
+        draining = draining | known if message.on else draining - known
+        if draining != self.placement.draining:
+            self.placement.draining = draining
+            self._table.set_draining(draining)
+            names = ",".join(map(str, sorted(draining))) or "none"
+            self._log.notice("drain" if message.on else "undrain", draining=names)
+        left = sum(len(self._by_worker[worker]) for worker in draining)
+        self._bus.send(peer, Drained(message.request, tuple(sorted(draining)), left))
+
+    def _watch(self, peer: bytes, message: Watch) -> None:
+        traces = self.teller.traces
+        if len(traces) >= TRACES_MAX:
+            reason = f"{TRACES_MAX} traces are open already; end one of them"
+            self._bus.send(peer, Watched(message.request, 0, reason))
+            return
+        if message.by not in BY:
+            reason = f"{message.by} is not one of {', '.join(BY)}"
+            self._bus.send(peer, Watched(message.request, 0, reason))
+            return
+        trace = (message.number, message.by, message.value, message.packets)
+        self._set_traces((*traces, trace))
+        self._log.notice(
+            "trace begins", by=message.by, value=message.value, packets=message.packets
+        )
+        count = sum(fits(trace, self.subject(call)) is True for call in self.calls.values())
+        self._bus.send(peer, Watched(message.request, count, ""))
+
+    def _unwatch(self, number: int) -> None:
+        left = tuple(trace for trace in self.teller.traces if trace[0] != number)
+        if left != self.teller.traces:
+            self._log.notice("trace ends")
+            self._set_traces(left)
+
+    def _set_traces(self, traces: tuple[tuple[int, str, str, bool], ...]) -> None:
+        self.teller.set(traces)
+        for worker in self.placement.workers:
+            if worker.present:
+                self._send(worker.index, Traces(traces))
+
+    def subject(self, call: Call) -> Subject:
+        """A call as a trace chooses it."""
+        s = self._table.session(call.index)
+        user = call.user or s.name
+        return Subject(f"{call.sid:016x}", user, call.address, call.peer, bool(call.address))
 
     def _change(self, peer: bytes, message: Change, now: float) -> None:
         calls = {
@@ -766,7 +839,12 @@ class Exchange:
     # -- time
 
     def tick(self, now: float) -> None:
-        """Every second: heartbeats, silent workers, bans that are over."""
+        """Every second: heartbeats, silent workers, bans that are over, traces nobody reads."""
+        if self.teller.traces:
+            self.teller.probe()
+            if self.teller.deaf:
+                self._log.notice("traces end, their reader is gone")
+                self._set_traces(())
         if self.bans.expire(now):
             self._tell_bans(now)
         self._gauge("bans_now", self.bans.holding)
@@ -1062,5 +1140,7 @@ def _matches(call: Call, by: str, value: str) -> bool:
             return call.address != 0 and format_address(call.address) == value
         case "csid":
             return format_address(call.peer) == value
+        case "if":
+            return str(call.index) == value
         case _:
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Final
 
 from ops.settings import Settings
@@ -19,6 +19,22 @@ FIXED: Final[dict[str, tuple[str, ...]]] = {
     "lan": ("netns", "list_table"),
     "hooks": ("user",),
 }
+
+
+def changed(new: Settings, old: Settings) -> list[str]:
+    """Keys whose values differ, section.key each; no value, since some are secrets."""
+    found = []
+    for section in fields(new):
+        ours, theirs = getattr(new, section.name), getattr(old, section.name)
+        if is_dataclass(ours) and is_dataclass(theirs):
+            found += [
+                f"{section.name}.{key.name}"
+                for key in fields(ours)
+                if getattr(ours, key.name) != getattr(theirs, key.name)
+            ]
+        elif ours != theirs:
+            found.append(section.name)
+    return found
 
 
 def hold(new: Settings, running: Settings) -> tuple[Settings, list[str]]:

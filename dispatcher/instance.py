@@ -25,7 +25,7 @@ from typing import Any, Final
 from dispatcher.descriptors import UnavailableError
 from ops.log import Log
 
-SOCKETS: Final = ("bus.sock", "control.sock")
+SOCKETS: Final = ("bus.sock", "control.sock", "trace.sock")
 OURS: Final = (*SOCKETS, "state.json", "lock")
 RUN_MODE: Final = 0o1775
 STATE_LIMIT: Final = 65536

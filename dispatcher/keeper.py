@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
 from dispatcher import advice, descriptors, fixed
 from dispatcher.children import Child, Helper, Poison, Role, Waits
@@ -66,6 +66,11 @@ STOP_STAGES: Final = (
 )
 WATCH: Final = Limits(ready=START_S)
 RELOAD_S: Final = 30.0
+STOP: Final = "stop"  # among what is due
+STOP_AT_ONCE: Final = "stop at once"
+ANSWER_S: Final = 0.1  # for who asks for a stop to be told
+SAID_MAX: Final = 500  # lines of a configuration's faults
+DEBUGGED_MAX: Final = 64
 
 
 class PermissionMissingError(Exception):
@@ -115,6 +120,10 @@ class Keeper:
         self._failure = ""
         self._secrets = Secrets(settings.accounts.chap_secrets, out)
         self._reload: Helper | None = None
+        self._reload_again = False  # asked for while one was under way
+        self._asked: list[int] = []  # by the console, answered when the reload is done
+        self._soft_stop = False  # ends when the last session has
+        self._debugged: tuple[str, ...] = ()  # sids and users whose debug lines are wanted
         self._looked_at = time.monotonic()
         self._next_tick = 0.0
         self._next_watch = 0.0
@@ -224,9 +233,13 @@ class Keeper:
         for message in child.receive():
             child.heard_at = time.monotonic()
             child.asked = False
+            if message.get("type") == "order" and child.role.kind == "console":
+                self._ordered(child, message)
             if message.get("type") == "ready":
                 child.ready = True
                 self._attempts[child.role.name] = 0
+                if self._debugged or self._log.level != log.LEVELS[self.settings.log.level]:
+                    child.send(self._levels(), self._log)
                 if self._serving:
                     self._log.notice(
                         "process replaced",
@@ -302,6 +315,11 @@ class Keeper:
     def _tick(self, now: float) -> None:
         for name in [name for name, due in self._due.items() if due <= now]:
             del self._due[name]
+            if name in (STOP, STOP_AT_ONCE):
+                if name == STOP_AT_ONCE and not self._stop_at:
+                    self._begin_stop(now)
+                self._begin_stop(now)
+                return
             if not self._stop_at:
                 self._start(self._roles[name])
         if self._stop_at:
@@ -321,6 +339,9 @@ class Keeper:
                 return
             # The console alone is late: calls do not need it, and it is watched from now on.
             self._begin_service()
+        if self._soft_stop and not any(self._table.used()):
+            self._begin_stop(now)
+            return
         self._watch_secrets(now)
         self._watch_helpers(now)
         if self._serving and self._notifier.watchdog_s and now >= self._next_watchdog:
@@ -357,8 +378,10 @@ class Keeper:
         self._read_secrets()
         if not self._config_path:
             self._log.notice("nothing to reload: built-in defaults")
+            self._reloaded({"ok": True, "file": "", "applied": [], "kept": [], "said": []})
             return
         if self._reload is not None:
+            self._reload_again = True
             return
         self._notifier.send(STATUS="reloading")
         memfd = descriptors.memfd("config")
@@ -372,6 +395,13 @@ class Keeper:
         if result is None:
             os.close(helper.memfd)
             return
+        answer: dict[str, Any] = {
+            "ok": False,
+            "file": self._config_path,
+            "applied": [],
+            "kept": [],
+            "said": helper.said.splitlines()[:SAID_MAX],
+        }
         new = None
         if result[0] == 0:
             try:
@@ -382,11 +412,27 @@ class Keeper:
         if new is None:
             self._table.set_config(False)
             self._log.error("configuration refused; the old one stays", file=self._config_path)
+            if result[0] < 0:
+                answer["said"].append(f"reading it took longer than {RELOAD_S:.0f} s")
         else:
-            self._configure(new)
+            old = self.settings
+            answer["kept"] = self._configure(new)
+            answer["applied"] = fixed.changed(self.settings, old)
+            answer["ok"] = True
         self._notifier.send(STATUS=self._status())
+        if self._reload_again:
+            self._reload_again = False
+            self._begin_reload()
+        else:
+            self._reloaded(answer)
 
-    def _configure(self, new: Settings) -> None:
+    def _reloaded(self, answer: dict[str, Any]) -> None:
+        asked, self._asked = self._asked, []
+        for number in asked:
+            self._answer(number, answer)
+
+    def _configure(self, new: Settings) -> list[str]:
+        """Put `new` in force; the keys it would change that need a restart."""
         new, kept = fixed.hold(new, self.settings)
         if new.limits.max_sessions > self._table.capacity:
             kept.append("limits.max_sessions")
@@ -407,6 +453,77 @@ class Keeper:
         self._log.style = new.log.format
         self._table.set_config(True)
         self._log.notice("configuration loaded", file=self._config_path)
+        return kept
+
+    # -- orders of the command line, by the console
+
+    def _answer(self, number: int, answer: Mapping[str, Any]) -> None:
+        console = self._children.get("console")
+        if console is not None:
+            console.send({"type": "answer", "request": number, **answer}, self._log)
+
+    def _ordered(self, child: Child, message: Mapping[str, Any]) -> None:
+        number, order = message.get("request"), message.get("order")
+        if not isinstance(number, int):
+            return
+        match order:
+            case "reload":
+                self._asked.append(number)
+                self._begin_reload()
+            case "shutdown":
+                self._answer(number, self._shut_down(str(message.get("how"))))
+            case "log":
+                self._answer(number, self._set_levels(message))
+            case _:
+                self._answer(number, {"ok": False, "reason": f"no such order: {order!r}"})
+
+    def _shut_down(self, how: str) -> dict[str, Any]:
+        now = time.monotonic()
+        left = sum(self._table.used())
+        if how == "cancel":
+            if self._stop_at:
+                return {"ok": False, "reason": "too late: calls are being ended"}
+            if not self._soft_stop:
+                return {"ok": False, "reason": "no soft shutdown is under way"}
+            self._soft_stop = False
+            self._table.set_stopping(False)
+            self._log.notice("shutdown cancelled: new calls are served again", sessions=left)
+            self._notifier.send(STATUS=self._status())
+        elif how == "soft" and not self._stop_at:
+            self._soft_stop = True
+            self._table.set_stopping()
+            self._log.notice("no new calls; ends when the last session has", sessions=left)
+            self._notifier.send(STATUS="waits for the last session to end")
+        else:
+            self._due[STOP_AT_ONCE if how == "hard" else STOP] = now + ANSWER_S
+        return {"ok": True, "sessions": left}
+
+    def _levels(self) -> dict[str, Any]:
+        return {
+            "type": "log",
+            "level": log.NAMES[self._log.level],
+            "debugged": list(self._debugged),
+        }
+
+    def _set_levels(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Of everything, or what else is told of one session or user."""
+        level, name = str(message.get("level")), str(message.get("name", ""))
+        if level == "default":
+            level = self.settings.log.level
+            wanted = tuple(other for other in self._debugged if other != name) if name else ()
+        else:
+            wanted = (*(n for n in self._debugged if n != name), name) if name else self._debugged
+        if level not in log.LEVELS:
+            return {"ok": False, "reason": f"{level!r} is no level"}
+        if len(wanted) > DEBUGGED_MAX:
+            return {"ok": False, "reason": f"{DEBUGGED_MAX} names are debugged already"}
+        self._debugged = wanted
+        if not name:
+            self._log.level = log.LEVELS[level]
+        for child in self._children.values():
+            child.send(self._levels(), self._log)
+        self._log.notice("log level", level=log.NAMES[self._log.level], debugged=",".join(wanted))
+        return {"ok": True, "level": log.NAMES[self._log.level], "debugged": list(wanted)}
 
     # -- stopping
 

@@ -557,6 +557,8 @@ def run(info: boot.Boot, out: log.Log) -> None:
                         break
                     if message["type"] == "ping":
                         keeper.send(b'{"type": "pong"}')
+                    if message["type"] == "log":
+                        out.order(message)
                     if message["type"] == "settings":
                         text = json.dumps(message["settings"]).encode()
                         netops.configure(settings.loads(text))

@@ -41,6 +41,7 @@ class Placement:
         self.workers = [Worker(index) for index in range(workers)]
         self._backlog = backlog
         self._turn = 0
+        self.draining: frozenset[int] = frozenset()  # they get no new calls
 
     def pick(self, now: float, has_id: Callable[[int], bool]) -> Worker | None:
         """None: no worker is up, has credit, a call ID, and a queue that drains."""
@@ -51,7 +52,8 @@ class Placement:
             if best is not None and worker.used >= best.used:
                 continue
             if (
-                worker.usable(now)
+                worker.index not in self.draining
+                and worker.usable(now)
                 and worker.credit > len(worker.waiting)
                 and has_id(worker.index)
                 and self._backlog(worker.identity) < MAX_BACKLOG
@@ -64,6 +66,9 @@ class Placement:
     def why_none(self, now: float) -> str:
         """For the log, when `pick` found none."""
         up = [worker for worker in self.workers if worker.usable(now)]
+        if up and all(worker.index in self.draining for worker in up):
+            return "all workers that are up are drained (pptpcon undrain)"
+        up = [worker for worker in up if worker.index not in self.draining]
         if not up:
             return f"none of the {len(self.workers)} workers is up"
         if all(worker.credit <= len(worker.waiting) for worker in up):

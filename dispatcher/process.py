@@ -51,6 +51,7 @@ from ops.messages import Message, MessageError
 from ops.privileges import FALLBACK_ID, FALLBACK_USER, die_with_parent, drop
 from ops.ranges import format_address, parse_address
 from ops.settings import Settings
+from ops.trace import FROM_CLIENT, PPTP, TO_CLIENT, Subject, Teller
 
 NICE: Final = 10  # the data threads of the workers come first
 TICK_S: Final = 1.0
@@ -110,6 +111,7 @@ class Dispatcher:
             carry=self._carry_exchange,
             entropy=random.SystemRandom(),
             now=now,
+            teller=Teller(boot.run_dir),
         )
         self._controls: dict[int, ControlSocket] = {}  # by number
         self._by_fd: dict[int, ControlSocket] = {}
@@ -311,6 +313,8 @@ class Dispatcher:
         if not data:
             self._carry(connection, protocol.eof(), now)
             return
+        if self._exchange.teller.traces:
+            self._trace(connection.control, FROM_CLIENT, data)
         before = protocol.messages_received
         actions = protocol.receive(data, now)
         self._counters.add("control_messages_received", protocol.messages_received - before)
@@ -342,6 +346,8 @@ class Dispatcher:
             match action:
                 case Send(data):
                     self._counters.add("control_messages_sent")
+                    if self._exchange.teller.traces:
+                        self._trace(control, TO_CLIENT, data)
                     if not connection.send(data):
                         # As if the client had closed; unless what was to be sent was the
                         # last word of a protocol that is over: its Closed comes next.
@@ -438,6 +444,17 @@ class Dispatcher:
         self._epoll.unregister(fd)
         connection.sock.close()
 
+    def _trace(self, control: Control, direction: int, data: bytes) -> None:
+        """Octets of a control connection, to who traces it or one of its calls."""
+        teller = self._exchange.teller
+        subjects = [self._exchange.subject(call) for call in control.calls.values()]
+        subjects = subjects or [Subject("", "", 0, control.peer, True)]
+        for trace in teller.traces:
+            for subject in subjects:
+                if trace in teller.of(subject):
+                    teller.tell(trace, subject, direction, PPTP, data)
+                    break
+
     # -- timers
 
     def _schedule(self, connection: ControlSocket) -> None:
@@ -478,6 +495,8 @@ class Dispatcher:
             return
         if kind == "stop":
             self._stop(now)
+        elif kind == "log":
+            self._log.order(message)
         elif kind == "settings":
             text = json.dumps(message["settings"]).encode()
             self._configure(settings_module.loads(text), now)

@@ -13,6 +13,7 @@ from fastpath.path cimport (
     writing_begin, writing_end)
 from fastpath.ring cimport ring_used
 from fastpath.tables cimport session, session_has
+from fastpath.trace cimport trace_packet
 from fastpath.tun cimport clamp_mss, writer, writer_put
 from fastpath.wire cimport be16
 
@@ -41,6 +42,8 @@ cdef void _deliver_one(data_path *path, in_item *item, writer *w) noexcept nogil
     cdef session *s = item.s
     cdef uint8_t *p = item.p
     cdef uint32_t n = item.n, protocol, source, total
+    if s.traced:
+        trace_packet(path, s, p, n, item.encrypted)
     if item.encrypted:
         # The inner protocol field may be one octet, whatever was agreed (trap 4.17).
         if p[0] & 1:

@@ -12,7 +12,7 @@ from fastpath.layout cimport (
     D_TX_NO_SESSION, D_TX_NOT_IP, D_TX_OVERLOAD, D_TX_SESSION_ENDED, D_TX_TOO_BIG)
 from fastpath.limits cimport limits_down
 from fastpath.output cimport output_data, output_flush, output_slot
-from fastpath.path cimport ROLE_CLIENT, data_path, observe
+from fastpath.path cimport ROLE_CLIENT, data_path, drop_many, observe
 from fastpath.system cimport read
 from fastpath.tables cimport session, tables_by_inner, tables_by_net, tables_by_six
 from fastpath.too_big cimport too_big_tell
@@ -72,12 +72,10 @@ cdef uint32_t _packet_out(data_path *path, uint8_t *data, uint32_t n) noexcept n
     elif s == NULL:
         path.count[D_TX_NO_SESSION] += g.count
     elif code == SEGMENTS_TOO_BIG:
-        path.count[D_TX_TOO_BIG] += g.count
-        s.r.drops += g.count
+        drop_many(path, s, D_TX_TOO_BIG, g.count)
         too_big_tell(path, s, ip, n - VNET_SIZE)
     elif code != SEGMENTS_OK:
-        path.count[D_TX_MALFORMED] += g.count
-        s.r.drops += g.count
+        drop_many(path, s, D_TX_MALFORMED, g.count)
     elif s.limited == NULL or not limits_down(path, s, &g):
         if s.round != path.round:
             s.round = path.round
@@ -89,8 +87,7 @@ cdef uint32_t _packet_out(data_path *path, uint8_t *data, uint32_t n) noexcept n
         elif backlog_put(&path.behind, &path.t, s, &g, n):
             path.count[C_TX_QUEUED] += g.count
         else:
-            path.count[D_TX_OVERLOAD] += g.count
-            s.r.drops += g.count
+            drop_many(path, s, D_TX_OVERLOAD, g.count)
     return g.count
 
 

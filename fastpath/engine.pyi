@@ -15,6 +15,7 @@ EVENT_ECHO_LOST: int  # LCP echoes unanswered: end the session
 EVENT_DESYNC: int  # MPPE does not decrypt to anything known; data b"stateful": sent in that form
 EVENT_PACKET: int  # data: an IPv6 packet to us: router solicitation or DHCPv6
 EVENT_HOP_LOST: int  # the packet socket failed: back on the raw socket, resolve anew
+EVENT_TRACED: int  # a frame of a session that is traced: fastpath/trace.pyx
 EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
 EVENT_BOUND: int  # data: which of the record's bounds is reached, and its value: two uint64
 
@@ -83,5 +84,8 @@ class Engine:
     ) -> bool: ...  # an inner packet to the subscriber, encrypted like data, not counted as it
     def set_rates(self, index: int, generation: int) -> bool: ...  # after Table.set_limits()
     def set_filters(self, block: bytes) -> bool: ...  # all filters: workers/filters.py
+    def trace(
+        self, index: int, generation: int, what: int
+    ) -> bool: ...  # 0: no more, 1: control frames, 2: packets, too
     def remove(self, index: int, generation: int) -> bool: ...  # answered by EVENT_REMOVED
     def events(self, limit: int = 256) -> list[tuple[int, int, int, bytes]]: ...

@@ -30,12 +30,12 @@ from fastpath.loop cimport loop_run
 from fastpath.mppe cimport key_size
 from fastpath.operations cimport (
     OP_DOWN, OP_DOWN6, OP_FILTERS, OP_HOP, OP_INSTALL, OP_MPPE, OP_NETS, OP_PACKET, OP_RATES,
-    OP_REMOVE, OP_SEND, OP_UP, OP_UP6, operations_forget)
+    OP_REMOVE, OP_SEND, OP_TRACE, OP_UP, OP_UP6, operations_forget)
 from fastpath.output cimport output_close, output_frames, output_open
 from fastpath.path cimport (
     EV_BOUND, EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_PACKET, EV_REMOVED,
-    EV_RESUMED, KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER, data_path,
-    path_record)
+    EV_RESUMED, EV_TRACED, KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER,
+    data_path, path_record)
 from fastpath.reorder cimport HELD, reorder_close, reorder_open
 from fastpath.ring cimport (
     entry, ring_close, ring_drop, ring_open, ring_peek, ring_push, ring_sleep, ring_wake_owed)
@@ -57,6 +57,7 @@ EVENT_RESUMED = EV_RESUMED
 EVENT_HOP_LOST = EV_HOP_LOST
 EVENT_BOUND = EV_BOUND
 EVENT_PACKET = EV_PACKET
+EVENT_TRACED = EV_TRACED
 
 
 class EngineError(Exception):
@@ -232,6 +233,9 @@ cdef class Engine:
             free(book)
             return False
         return True
+
+    def trace(self, uint32_t index, uint32_t generation, uint8_t what):
+        return self._push(OP_TRACE, index, generation, &what, 1)
 
     def remove(self, uint32_t index, uint32_t generation):
         return self._push(OP_REMOVE, index, generation, NULL, 0)

@@ -15,6 +15,7 @@ from fastpath.path cimport (
     tell_of)
 from fastpath.ring cimport ring_used
 from fastpath.tables cimport session
+from fastpath.trace cimport trace_frame
 from fastpath.wire cimport be16, put16, put32
 
 
@@ -58,6 +59,8 @@ cdef void _open_frame(data_path *path, in_item *item, crypt_job *job) noexcept n
     else:
         drop(path, s, D_RX_MALFORMED)
         return
+    if s.traced and protocol >= 0x4000:
+        trace_frame(path, s, protocol, p, n)
     if protocol == PPP_COMP:
         decryption_prepare(path, item, job, p, n)
     elif protocol == PPP_IP or (protocol == PPP_IPV6 and s.six):

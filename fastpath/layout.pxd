@@ -9,7 +9,7 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 5
+    LAYOUT_VERSION = 7
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
@@ -199,7 +199,9 @@ cdef struct record:
     uint8_t tx_start[16]       # MPPE start keys: a key change needs them
     uint8_t rx_start[16]
     uint64_t last_data_ns      # an inner packet passed, either way: to the second
-    uint8_t t_reserved[24]
+    uint64_t gre_lost          # sequence numbers of the peer that were given up
+    uint8_t t_reserved[16]
+    uint32_t drops_by[32]      # `drops` by reason, from D_RX_MALFORMED on
 
 cdef struct worker_page:
     uint32_t pid               # K
@@ -243,7 +245,8 @@ cdef struct header:
     uint8_t gre_receive                              # K: place in GRE_WAYS
     uint8_t gre_send                                 # K
     uint16_t pad
-    uint64_t reserved[32]
+    uint64_t draining                                # D: a bit a worker: no new calls
+    uint64_t reserved[31]
     uint64_t dispatcher[DISPATCHER_COUNTERS_MAX]     # D
     uint64_t netops[NETOPS_COUNTERS_MAX]             # netops
 

@@ -50,6 +50,7 @@ HISTOGRAM_NAMES = ("gre_rx", "gre_tx", "tun_rx", "tun_tx")
 BUCKET_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 assert len(DATA_COUNTERS) == C_COUNTERS
+assert D_TX_SESSION_ENDED - D_RX_MALFORMED < 32
 assert sizeof(record) <= RECORD_SIZE, sizeof(record)
 assert sizeof(blob_head) == BLOB_HEAD
 
@@ -116,6 +117,7 @@ class Session(NamedTuple):
     volume_down: int
     volume: int
     last_data_ns: int
+    gre_lost: int
 
 
 class Worker(NamedTuple):
@@ -259,6 +261,12 @@ cdef class Table:
         return bool(self.head.stopping)
 
     @property
+    def draining(self):
+        """Workers that get no new calls."""
+        cdef uint32_t i
+        return [i for i in range(self.head.workers) if self.head.draining >> i & 1]
+
+    @property
     def pids(self):
         """Of keeper, netops, dispatcher and console; 0: none."""
         cdef header *h = self.head
@@ -311,7 +319,31 @@ cdef class Table:
             r.burst_up if c else 0, r.burst_down if c else 0,
             r.ends_ns if c else 0, r.idle_s if c else 0, r.idle_by if c else 0,
             r.volume_up if c else 0, r.volume_down if c else 0, r.volume if c else 0,
-            r.last_data_ns if t else 0)
+            r.last_data_ns if t else 0, r.gre_lost if t else 0)
+
+    def drops(self, uint32_t index):
+        """A session's drops by reason, those that are not zero; names of DATA_COUNTERS."""
+        cdef record *r = self._checked(index)
+        cdef uint32_t i
+        if r.t_generation != r.generation:
+            return {}
+        return {DATA_COUNTERS[D_RX_MALFORMED + i]: r.drops_by[i]
+                for i in range(D_TX_SESSION_ENDED - D_RX_MALFORMED + 1) if r.drops_by[i]}
+
+    def meters(self):
+        """Octets of all records for rates: (generation, rx_bytes, tx_bytes) of each index,
+        as native 64 bit numbers; zeros where nothing flows."""
+        cdef uint32_t i
+        cdef record *r
+        cdef bytearray out = bytearray(<Py_ssize_t>self.head.capacity * 24)
+        cdef uint64_t *to = <uint64_t *><char *>out
+        for i in range(self.head.capacity):
+            r = self.record_at(i)
+            if r.allot != ALLOT_FREE and r.t_generation == r.generation:
+                to[3 * i] = r.generation
+                to[3 * i + 1] = r.rx_bytes
+                to[3 * i + 2] = r.tx_bytes
+        return bytes(out)
 
     def sessions(self):
         """Snapshots of all records in use."""
@@ -441,8 +473,8 @@ cdef class Table:
             p.starts += 1
         p.state = 1 if up else 0
 
-    def set_stopping(self):
-        self.head.stopping = 1
+    def set_stopping(self, bint stopping=True):
+        self.head.stopping = stopping
 
     def set_config(self, bint good):
         """A configuration was (re)loaded, or refused."""
@@ -463,6 +495,14 @@ cdef class Table:
         return GRE_WAYS[self.head.gre_receive], GRE_WAYS[self.head.gre_send]
 
     # -- D, the dispatcher
+
+    def set_draining(self, workers):
+        """Which workers get no new calls; outlives the dispatcher."""
+        cdef uint64_t mask = 0
+        for worker in workers:
+            self._page(worker)
+            mask |= <uint64_t>1 << <uint32_t>worker
+        self.head.draining = mask
 
     def allot(self, uint32_t index, *, uint8_t worker, uint16_t call_id, uint16_t peer_call_id,
               uint32_t local_address, uint32_t peer_address, uint16_t peer_port,

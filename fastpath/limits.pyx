@@ -12,7 +12,7 @@ from fastpath.layout cimport (
     C_MSS_CLAMPED, C_QUEUED, C_TX_QUEUED, D_RX_FILTERED, D_RX_SESSION_ENDED, D_RX_SHAPED,
     D_TX_FILTERED, D_TX_SESSION_ENDED, D_TX_SHAPED, record)
 from fastpath.output cimport output_data, output_slot
-from fastpath.path cimport data_path, drop, writing_begin, writing_end
+from fastpath.path cimport data_path, drop, drop_many, writing_begin, writing_end
 from fastpath.shaper cimport (
     PACKET_SIZE, SHAPER_NOTHING, packets_close, packets_give, packets_open, shaper, shaper_clear,
     shaper_next, shaper_passes, shaper_put, shaper_set, waiting_close, waiting_open, waiting_put,
@@ -153,8 +153,7 @@ cdef bint limits_down(data_path *path, session *s, segmenter *g) noexcept nogil:
     # One look for all segments of a super-packet: they are one flow.
     if s.limited.rules != NULL and not filter_permits(
             &path.shaping.book, s.limited.rules, &seen, FILTER_DOWN):
-        path.count[D_TX_FILTERED] += g.count
-        s.r.drops += g.count
+        drop_many(path, s, D_TX_FILTERED, g.count)
         return True
     if q == NULL or book_exempts(&path.shaping.book, seen.source, seen.six):
         return False
@@ -184,8 +183,7 @@ cdef void _wait(data_path *path, session *s, shaper *q, uint32_t flow, const uin
 
 cdef void _shaped_off(data_path *path, session *s, shaper *q, uint32_t n) noexcept nogil:
     path.count[C_QUEUED if q.up else C_TX_QUEUED] -= n
-    path.count[D_RX_SHAPED if q.up else D_TX_SHAPED] += n
-    s.r.drops += n
+    drop_many(path, s, D_RX_SHAPED if q.up else D_TX_SHAPED, n)
 
 
 cdef void _await(data_path *path, shaper *q) noexcept nogil:

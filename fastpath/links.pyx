@@ -125,7 +125,8 @@ cdef void links_install(data_path *path, uint32_t index, uint32_t generation) no
     r.t_generation = 0
     r.data_state = DATA_INSTALLED
     r.rx_packets = r.rx_bytes = r.tx_packets = r.tx_bytes = r.drops = 0
-    r.gre_rx_packets = 0
+    r.gre_rx_packets = r.gre_lost = 0
+    memset(r.drops_by, 0, sizeof(r.drops_by))
     r.last_rx_ns = r.last_data_ns = 0
     r.tx_turn = r.rx_turn = 0
     memset(r.tx, 0, sizeof(r.tx))

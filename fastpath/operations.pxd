@@ -17,6 +17,7 @@ cdef enum:
     OP_FILTERS = 11
     OP_NETS = 12
     OP_PACKET = 13
+    OP_TRACE = 14
 
 cdef void operations_take(data_path *path) noexcept nogil
 cdef void operations_forget(data_path *path) noexcept nogil

@@ -69,6 +69,9 @@ cdef void operations_take(data_path *path) noexcept nogil:
         elif e.kind == OP_PACKET:
             if s != NULL:
                 output_packet(path, s, data, e.size)
+        elif e.kind == OP_TRACE:
+            if s != NULL:
+                s.traced = data[0]
         elif e.kind == OP_FILTERS:
             limits_set_filters(path, data)
         elif e.kind == OP_DOWN6:

@@ -22,6 +22,7 @@ from fastpath.path cimport (
     drop, observe, out_item, tell)
 from fastpath.system cimport wait_writable
 from fastpath.tables cimport session
+from fastpath.trace cimport trace_sent
 from fastpath.wire cimport be16, checksum, put16
 from fastpath.xdp cimport (
     xdp_ethernet, xdp_frame, xdp_owns, xdp_put, xdp_room, xdp_send, xdp_unsent, xsk)
@@ -152,6 +153,8 @@ cdef void output_flush(data_path *path) noexcept nogil:
     for i in range(n):
         o = &path.output.items[i]
         s = o.s
+        if s.traced:
+            trace_sent(path, o)
         if o.secret != NULL:
             job = &jobs[n_jobs]
             n_jobs += 1

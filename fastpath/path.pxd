@@ -13,8 +13,8 @@ from fastpath.backlog cimport backlog
 from fastpath.crowd cimport crowd
 from fastpath.filter cimport rule_book
 from fastpath.layout cimport (
-    BUCKETS, C_RX_DATA, C_RX_DATA_BYTES, C_TUN_TX_WRITES, D_RX_TUN_FULL, RECORD_SIZE, RX_SEEN,
-    copy_rx, copy_tx, net_list, record, worker_page)
+    BUCKETS, C_RX_DATA, C_RX_DATA_BYTES, C_TUN_TX_WRITES, D_RX_MALFORMED, D_RX_TUN_FULL,
+    RECORD_SIZE, RX_SEEN, copy_rx, copy_tx, net_list, record, worker_page)
 from fastpath.mmsg cimport hop_message, mmsghdr, out_message
 from fastpath.mppe cimport crypt_job, key_chain
 from fastpath.ring cimport fence_release, ring, ring_push, ring_wake_owed
@@ -36,6 +36,7 @@ cdef enum:
     EV_HOP_LOST = 7
     EV_BOUND = 8
     EV_PACKET = 9
+    EV_TRACED = 10
     # our choices
     IN_SIZE = 2304             # an inner packet of 1500 with all headers, and some
     OUT_SIZE = 2048            # as a frame of an AF_XDP ring
@@ -62,6 +63,9 @@ cdef enum:
     PPP_COMP = 0x00FD
     PPP_CCP = 0x80FD
     PPP_LCP = 0xC021
+    # how much of a session is told while somebody traces it
+    TRACE_CONTROL = 1
+    TRACE_ALL = 2
 
 cdef struct in_item:
     session *s
@@ -166,15 +170,23 @@ cdef struct data_path:
     uint64_t poll_ns
     uint64_t next_tick
     uint32_t sweep_at, ticks
+    uint32_t trace_left        # packets that may be told yet of this tick
+    uint32_t trace_lost
 
 
 cdef inline record *path_record(data_path *path, uint32_t index) noexcept nogil:
     return <record *>(<uint8_t *>path.records + <uint64_t>index * RECORD_SIZE)
 
 
+cdef inline void drop_many(data_path *path, session *s, uint32_t reason,
+                           uint32_t n) noexcept nogil:
+    path.count[reason] += n
+    s.r.drops += n
+    s.r.drops_by[reason - D_RX_MALFORMED] += n
+
+
 cdef inline void drop(data_path *path, session *s, uint32_t reason) noexcept nogil:
-    path.count[reason] += 1
-    s.r.drops += 1
+    drop_many(path, s, reason, 1)
 
 
 cdef inline void observe(data_path *path, uint32_t which, uint32_t n) noexcept nogil:

@@ -184,6 +184,7 @@ cdef void _drain(data_path *path, session *s) noexcept nogil:
 cdef void _skip_to(data_path *path, session *s, uint32_t seq) noexcept nogil:
     cdef uint32_t lost = seq - s.rx_next
     path.count[C_GRE_LOST] += lost
+    s.r.gre_lost += lost
     s.rx_map = s.rx_map << lost if lost < 64 else 0
     s.rx_next = seq
 

@@ -77,6 +77,7 @@ cdef struct session:
     uint32_t rx_chain
     bint tx_touched
     bint rx_touched
+    uint8_t traced             # TRACE_CONTROL, TRACE_ALL; 0: nobody looks
     # the next hop on the way out; hop_ifindex 0: by the raw socket
     uint32_t hop_ifindex
     uint32_t hop_mtu

@@ -17,6 +17,7 @@ from fastpath.tables cimport NOBODY, session
 from fastpath.wire cimport put16, put32
 
 cdef enum:
+    TRACED = 100               # packets of traced sessions told in a tick
     TICKS = 10                 # a sweep of all sessions takes so many ticks
 
 cdef uint64_t TICK = 100000000
@@ -35,6 +36,7 @@ cdef void timers_run(data_path *path) noexcept nogil:
         path.page.data_beat_ns = path.now
         path.icmp_left = 100
         path.key_work = KEY_WORK_ALL
+        path.trace_left = TRACED
         part = path.t.top // TICKS + 1
         end = path.sweep_at + part
         while path.sweep_at < end and path.sweep_at < path.t.top:

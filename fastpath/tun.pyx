@@ -5,7 +5,7 @@ from libc.errno cimport EINVAL, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from fastpath.layout cimport record
+from fastpath.layout cimport D_RX_MALFORMED, D_RX_TUN_FULL, record
 from fastpath.wire cimport be16, be32, checksum, fold, put16, put32, sum16
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -285,6 +285,7 @@ cdef void _put_plain(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept
     if writev(w.fd, parts, 2) < 0:
         w.failed += 1
         owner.drops += 1
+        owner.drops_by[D_RX_TUN_FULL - D_RX_MALFORMED] += 1
         return
     w.packets += 1
     w.octets += n
@@ -329,6 +330,7 @@ cdef void _flush(writer *w, flow *f) noexcept nogil:
             return
         w.failed += f.segments
         f.owner.drops += f.segments
+        f.owner.drops_by[D_RX_TUN_FULL - D_RX_MALFORMED] += f.segments
     else:
         w.packets += f.segments
         w.octets += octets

@@ -202,6 +202,7 @@ TEST_PACKAGES=(
     kmod=modprobe
     tcpdump=tcpdump
     tshark=tshark
+    groff-base=groff
     systemd=systemd-analyze
     systemd-container=systemd-nspawn
     prometheus=promtool

@@ -13,7 +13,8 @@ import json
 import os
 import sys
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 DEBUG: Final = 7
 INFO: Final = 6
@@ -86,10 +87,13 @@ class Log:
         self.style = style
         self._journal = "JOURNAL_STREAM" in os.environ
         self._rations: dict[str, Ration] = {}
+        self.debugged: frozenset[str] = frozenset()  # sids and users: all their lines
 
     def write(self, level: int, event: str, fields: dict[str, Value]) -> None:
         """Write one line if `level` is wanted; losing it is better than failing a call."""
-        if level > self.level:
+        if level > self.level and not (
+            self.debugged and not self.debugged.isdisjoint((fields.get("sid"), fields.get("user")))
+        ):
             return
         if level != DEBUG and event not in WHOLE:
             now = time.monotonic()
@@ -121,6 +125,11 @@ class Log:
             os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
         except OSError:
             pass
+
+    def order(self, message: Mapping[str, Any]) -> None:
+        """The keeper's order of type "log": level, and whose lines are wanted beside it."""
+        self.level = LEVELS[message["level"]]
+        self.debugged = frozenset(message["debugged"])
 
     def debug(self, event: str, **fields: Value) -> None:
         """For the developer."""

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
-VERSION = 4
+VERSION = 5
 
 # A call that is over, in Ends' answer: Unix time in ms, sid, user (who it said it was, if it
 # never was known), inner and outer address (host order; 0: none), cause of
@@ -32,6 +32,8 @@ VERSION = 4
 # trying), inner octets from and to the subscriber.
 PastCall = tuple[int, int, str, int, int, str, str, bool, int, int, int]
 HeldBan = tuple[str, str, int, int]
+# Number, by, value (as in Terminate), whether inner packets are wanted, too.
+Traced = tuple[int, str, str, bool]
 
 
 class MessageError(Exception):
@@ -174,7 +176,8 @@ class LinkInfo:
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """Console to D: end the sessions that match. One of `by`: sid username ip csid all."""
+    """Console to D: end the sessions that match. One of `by`: sid username ip csid if all,
+    or sids, with commas between them; if is the record's number."""
 
     request: int
     by: str
@@ -298,6 +301,59 @@ class Unbanned:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Console to D: these workers (none: all) get no new calls, or get them again."""
+
+    request: int
+    workers: tuple[int, ...]
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """D to console: workers that get no new calls now, and the calls that are left on them."""
+
+    request: int
+    workers: tuple[int, ...]
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Console to D: tell `trace.sock` what happens to the sessions that match."""
+
+    request: int
+    number: int
+    by: str
+    value: str
+    packets: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """Console to D: no more of it."""
+
+    request: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """D to console: how many sessions match now, or why it can't be."""
+
+    request: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """D to W, after Welcome and at each change: all traces there are."""
+
+    traces: tuple[Traced, ...]
+
+
 MESSAGES: tuple[type, ...] = (
     Hello,
     Welcome,
@@ -326,6 +382,12 @@ MESSAGES: tuple[type, ...] = (
     BanList,
     Unban,
     Unbanned,
+    Drain,
+    Drained,
+    Watch,
+    Unwatch,
+    Watched,
+    Traces,
 )
 Message = (
     Hello
@@ -355,6 +417,12 @@ Message = (
     | BanList
     | Unban
     | Unbanned
+    | Drain
+    | Drained
+    | Watch
+    | Unwatch
+    | Watched
+    | Traces
 )
 
 

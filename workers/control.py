@@ -37,6 +37,7 @@ from ops.messages import (
     LinkInfo,
     Message,
     Refused,
+    Traces,
     Up,
     Welcome,
 )
@@ -45,6 +46,7 @@ from ops.networks import Network
 from ops.ranges import format_address
 from ops.realms import user_key
 from ops.settings import Settings
+from ops.trace import Teller
 from workers.accounts import Login
 from workers.bounds import Bounds, bounds_of, reached, timeout_s
 from workers.ipv6.errors import RemoteError
@@ -74,6 +76,7 @@ from workers.secrets_file import NO_ADDRESS
 from workers.session import BlobError, Saved
 from workers.shaping import Limits, Shaping, block_of
 from workers.six import link_of, wishes
+from workers.tracing import Tracing
 
 CREDIT: Final = 512  # Installs the dispatcher may have unanswered
 POISON: Final = "workers died of its packets"
@@ -110,6 +113,7 @@ class Control:
         *,
         worker: int,
         kinds: EventKinds,
+        teller: Teller,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.stopping = False
@@ -131,6 +135,7 @@ class Control:
         self._identifiers: dict[bytes, Handle] = {}  # IPv6CP: by the subscriber's
         self._networks = Networks(table, engine, ports, log, self._push, self.count)
         self._banned: frozenset[str] = frozenset()  # users whom no password helps
+        self._tracing = Tracing(table, worker, teller, self._trace)
         self._refused_unseen: list[tuple[Handle, bool]] = []  # banned; whether by EapRelay
         self._poisoned: set[Handle] = set()  # told in Hello, and ended by their cause
 
@@ -232,6 +237,8 @@ class Control:
                 self._banned = frozenset(message.users)
             case Apply():
                 self._apply(message, now)
+            case Traces():
+                self._tracing.set(message.traces)
             case LinkInfo():
                 pass  # asynchronous framing is never used on GRE: nothing to apply
             case Refused():
@@ -247,6 +254,8 @@ class Control:
         if kind == kinds.frame:
             self.count("frames_received")
             self._frame(handle, data, now)
+        elif kind == kinds.traced:
+            self._tracing.frame(handle, data)
         elif kind == kinds.installed:
             self._installed(handle, now)
         elif kind == kinds.removed:
@@ -344,6 +353,8 @@ class Control:
 
     def _judged(self, live: Live, login: Login, now: float) -> None:
         verdict = login.verdict
+        if self._tracing.on:
+            self._tracing.note(live.handle, _judgement(live, login))
         result = "accept" if verdict.ok else "timeout" if login.unanswered else "reject"
         self.count(f"auth_{live.method}_{result}")
         if verdict.ok:
@@ -460,6 +471,7 @@ class Control:
         self._table.begin_link(index, generation)
         self._live[index] = live = Live.of(session, Phase.INSTALLING, now)
         self._ask_install(live, now)
+        self._tracing.begin(handle)
 
     def _ask_install(self, live: Live, now: float) -> None:
         # The data thread drops an event that finds the ring full: ask until it answers.
@@ -543,6 +555,9 @@ class Control:
                 if user_key(action.name) in self._banned:
                     self._refused_unseen.append((handle, False))
                 else:
+                    self._tracing.note(
+                        handle, f"login of {action.name!r} by {action.method}: who may is asked"
+                    )
                     self._ports.authenticate(handle, replace(action, state=live.policy.state))
             case EapRelay():
                 live.method = "eap"
@@ -945,6 +960,8 @@ class Control:
             self._tell_unknown(live)
         self._table.set_state(index, layout.STATE_ACTIVE)
         live.move(Phase.UP)
+        if self._tracing.on:
+            self._tracing.note(live.handle, _came_up(live, agreed))
         self._push(self._engine.up, *live.handle)
         self._ports.send(Up(*live.handle))
         self._release(live)
@@ -1110,6 +1127,7 @@ class Control:
             live.move(Phase.NEGOTIATING)
             self._release(live)
         live.cause = cause
+        self._tracing.note(live.handle, f"the link ends, {cause}: {reason}")
         if self._policy.ipv6 or self._identifiers:
             self._six_down(live)
         self._networks.drop(live)
@@ -1159,9 +1177,13 @@ class Control:
                 self._ports.gone(handle, cause)
             self._table.set_state(handle[0], layout.STATE_NONE)
         self._poisoned.discard(handle)
+        self._tracing.end(handle)
         self._ports.send(Ended(*handle))
 
     # -- the ring
+
+    def _trace(self, handle: Handle, what: int) -> None:
+        self._push(self._engine.trace, *handle, what)
 
     def _push(self, method: Callable[..., bool], *arguments: Any) -> None:
         """An operation for the data thread, in order; kept while the ring is full."""
@@ -1186,6 +1208,34 @@ def _storable(live: Live, login: Login) -> Login:
         f" and other attributes, at most {room} for this name; use fewer or shorter ones"
     )
     return Login(Verdict(False, reason=reason), NO_ADDRESS, counted=False)
+
+
+def _judgement(live: Live, login: Login) -> str:
+    """The verdict on a login, and what the account is given, for who traces it."""
+    verdict = login.verdict
+    if not verdict.ok:
+        return f"login of {live.peer_name!r} refused: {verdict.reason}"
+    given = {k: v for k, v in login.policy.freeze().items() if k != "source"}
+    shown = ", ".join(f"{key} {_shown(key, value)}" for key, value in given.items())
+    source = login.policy.source or "the accounts"
+    return f"login of {live.peer_name!r} accepted by {source}" + (f": {shown}" if shown else "")
+
+
+def _shown(key: str, value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple | list):
+        return " ".join(_shown(key, item) for item in value)
+    if key in ("address", "dns", "wins") and isinstance(value, int):
+        return format_address(value)
+    return str(value)
+
+
+def _came_up(live: Live, agreed: Agreed) -> str:
+    return (
+        f"up: user {live.user!r}, address {format_address(agreed.address)}, "
+        f"auth {agreed.auth or 'none'}, MPPE {_mppe(agreed)}, MTU {agreed.mtu}"
+    )
 
 
 def _mppe(agreed: Agreed) -> str:

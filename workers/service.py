@@ -29,6 +29,7 @@ from ops.messages import Heartbeat, Hello, Message
 from ops.netops_client import NetopsClient
 from ops.networks import Network
 from ops.settings import Settings
+from ops.trace import Teller
 from workers.accounts import Accounts, Login, parse_file
 from workers.bus import Bus
 from workers.control import Control
@@ -67,6 +68,7 @@ KINDS: Final = EventKinds(
     resumed=engine_module.EVENT_RESUMED,
     packet=engine_module.EVENT_PACKET,
     bound=engine_module.EVENT_BOUND,
+    traced=engine_module.EVENT_TRACED,
 )
 
 
@@ -102,7 +104,14 @@ class Service:
         self._secrets_turn = 0
 
         self.control = Control(
-            table, engine, self, log, started.settings, worker=started.index, kinds=KINDS
+            table,
+            engine,
+            self,
+            log,
+            started.settings,
+            worker=started.index,
+            kinds=KINDS,
+            teller=Teller(started.run_dir),
         )
         self.control.adopt(frozenset(started.extra.get("poison_sids", ())))
         index = Index()
@@ -384,6 +393,8 @@ class Service:
         match order["type"]:
             case "stop":
                 self._stop()
+            case "log":
+                self._log.order(order)
             case "settings":
                 self._configure(settings_module.loads(json.dumps(order["settings"]).encode()))
             case "secrets":

@@ -13,7 +13,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -80,8 +80,8 @@ def run_dir_option(command: F) -> F:
 class _Connection(http.client.HTTPConnection):
     """HTTP over a Unix stream socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -94,7 +94,8 @@ class _Connection(http.client.HTTPConnection):
 class Control:
     """The console of one instance."""
 
-    def __init__(self, run_dir: str | None) -> None:
+    def __init__(self, run_dir: str | None, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._named = bool(run_dir)
         self._run_dir = run_dir or default_run_dir()
         self._path = os.path.join(self._run_dir, SOCKET)
@@ -107,16 +108,36 @@ class Control:
         """The JSON answer."""
         return self._ask("POST", path, json.dumps(value).encode())
 
+    def lines(self, path: str, value: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """JSON, line by line, for as long as there are any; an empty dict: nothing new, but
+        it lives."""
+        connection = _Connection(self._path, self._timeout_s)
+        try:
+            connection.request("POST", path, body=json.dumps(value).encode())
+            answer = connection.getresponse()
+            if answer.status != 200:
+                _refused(answer.status, answer.read())
+            while line := answer.readline():
+                yield json.loads(line) if line.strip() else {}
+        except TimeoutError:
+            raise ClientError(f"{self._path}: it has fallen silent", EXIT_TIMEOUT) from None
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            if isinstance(e, ValueError):
+                raise ClientError(f"{self._path}: not understood: {e}", EXIT_CONNECT) from None
+            self._unreachable(e)
+        finally:
+            connection.close()
+
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        connection = _Connection(self._path)
+        connection = _Connection(self._path, self._timeout_s)
         try:
             connection.request(method, path, body=body)
             answer = connection.getresponse()
             data = answer.read()
         except TimeoutError:
             raise ClientError(
-                f"{self._path}: no answer within {TIMEOUT_S:g} s; is the console process stuck? "
-                "The log of `pptpcon run` tells",
+                f"{self._path}: no answer within {self._timeout_s:g} s; is the console process "
+                "stuck? The log of `pptpcon run` tells",
                 EXIT_TIMEOUT,
             ) from None
         except (OSError, http.client.HTTPException) as e:

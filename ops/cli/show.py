@@ -33,8 +33,9 @@ ORDER_BY: Final = {
     "uptime": "uptime-raw",
     "rx-bytes": "rx-bytes-raw",
     "tx-bytes": "tx-bytes-raw",
+    "loss": "loss-raw",
 }
-ADDRESSES: Final = ("ip", "csid")
+ADDRESSES: Final = ("ip", "csid", "calling-sid", "called-sid")
 HISTORY: Final = 20  # ends that `show session` shows
 
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -54,7 +55,7 @@ def register(group: click.Group) -> None:
 
 
 @show.command("sessions", cls=ClientCommand)
-@click.argument("columns", required=False)
+@click.argument("words", nargs=-1, metavar="[COLUMNS] [order COLUMN] [match COLUMN RE] [limit N]")
 @click.option("--match", nargs=2, metavar="COLUMN RE", help="Those whose COLUMN matches RE.")
 @click.option("--order", metavar="COLUMN", help="Sorted; -COLUMN: largest first.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="The first N only.")
@@ -62,7 +63,7 @@ def register(group: click.Group) -> None:
 @json_option
 @run_dir_option
 def sessions(
-    columns: str | None,
+    words: tuple[str, ...],
     match: tuple[str, str] | None,
     order: str | None,
     limit: int | None,
@@ -72,11 +73,21 @@ def sessions(
 ) -> None:
     """List the sessions.
 
+    \b
+      pptpcon show sessions
+      pptpcon show sessions username,ip,rx-bps,tx-bps order -tx-bps limit 10
+      pptpcon show sessions sid,username match username '^shop-'
+
     COLUMNS is a list with commas; a table has the usual ones by default, --json and --csv
     have all: sid username ip csid worker state uptime uptime-raw age-raw auth mppe mtu
-    rx-bytes tx-bytes rx-bytes-raw tx-bytes-raw rx-pkts tx-pkts drops call-id peer-call-id
-    connection. rx is from the subscriber; octets are those of inner IP packets.
+    rx-bytes tx-bytes rx-bytes-raw tx-bytes-raw rx-pkts tx-pkts rx-bps tx-bps drops loss
+    loss-raw rate-limit call-id peer-call-id connection, and accel-ppp's ifname type comp
+    calling-sid called-sid ip6 netns vrf ip6-dp inbound-if service-name. rx is from the
+    subscriber; octets are those of inner IP packets; bps is bit/s of the last seconds; loss is
+    what of the subscriber's packets never came, by their sequence numbers. order, match and
+    limit may be written as options, too.
     """
+    columns, match, order, limit = _words(words, match, order, limit)
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
     pattern = _pattern(match[1]) if match else None
@@ -99,6 +110,35 @@ def sessions(
         tables.show(head, rows)
     if match and not rows:
         raise ClientError(f"no session whose {match[0]} matches {match[1]!r}", EXIT_NOTHING)
+
+
+def _words(
+    words: tuple[str, ...],
+    match: tuple[str, str] | None,
+    order: str | None,
+    limit: int | None,
+) -> tuple[str | None, tuple[str, str] | None, str | None, int | None]:
+    """accel-cmd's way to write it: `show sessions COLUMNS order C match C RE`."""
+    columns = None
+    rest = list(words)
+    if rest and rest[0] not in ("order", "match", "limit"):
+        columns = rest.pop(0)
+    while rest:
+        word = rest.pop(0)
+        if word == "order" and rest:
+            order = rest.pop(0)
+        elif word == "match" and len(rest) > 1:
+            match = rest.pop(0), rest.pop(0)
+        elif word == "limit" and rest and rest[0].isdecimal():
+            limit = int(rest.pop(0))
+        elif word in ("order", "match", "limit"):
+            shapes = {"order": "order COLUMN", "match": "match COLUMN RE", "limit": "limit N"}
+            raise click.UsageError(f"write `{shapes[word]}`")
+        else:
+            raise click.UsageError(
+                f"{word!r} is not order, match or limit; columns are one list with commas"
+            )
+    return columns, match, order, limit
 
 
 def _fetch(

@@ -9,9 +9,6 @@ stands in ops.console.models, from which the OpenAPI document is made.
 from __future__ import annotations
 
 import gzip
-import json
-import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -27,7 +24,17 @@ from ops.console.collector import OpenMetricsCollector, TableCollector
 from ops.console.guard import Guard
 from ops.console.history import History
 from ops.console.listing import ListingError
+from ops.console.operations import Operations
 from ops.console.page import Page
+from ops.console.requests import (
+    API_HEADERS,
+    BadRequest,
+    body_of,
+    json_answer,
+    line_answer,
+    peer_uid,
+    query_of,
+)
 from ops.console.view import View, plain
 from ops.log import Log
 from ops.ranges import format_address, parse_address
@@ -38,9 +45,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY_MAX: Final = 4096
 VALUE_MAX: Final = 512
 SID_DIGITS: Final = 16
+NUMBER_DIGITS: Final = 6
 HEXADECIMAL: Final = frozenset("0123456789abcdef")
 GZIP_LEVEL: Final = 3  # a scrape page shrinks to a tenth at any level
-SELECTORS: Final = ("sid", "username", "ip", "csid", "all")
+SELECTORS: Final = ("sid", "username", "ip", "csid", "if", "all", "sids")
+SIDS_MAX: Final = 200  # in one request
 CONTROL_ONLY: Final = "only on the control socket; use `pptpcon`"
 NO_TOKENS: Final = (
     "names subscribers: only on the control socket (`pptpcon show`), or with a token once"
@@ -54,33 +63,6 @@ LATELY_S: Final = 300.0
 RECENT_FOR_S: Final = 5.0  # how long one answer of the dispatcher does for all who ask
 # Checked by who asks them, told by any name: Prometheus and balancers have their own.
 ANY_HOST: Final = frozenset({"/metrics", "/healthz", "/readyz"})
-API_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
-
-class BadRequest(Exception):  # noqa: N818 - an answer
-    """Status 400 with this line."""
-
-
-def _line(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, text=text + "\n", headers=headers)
-
-
-def _json(value: Any) -> web.Response:
-    body = json.dumps(value, separators=(",", ":")).encode()
-    return web.Response(body=body, content_type="application/json", headers=API_HEADERS)
-
-
-def _query(request: web.Request, *known: str) -> dict[str, str]:
-    """The query's parameters, each at most once and of `known`."""
-    found: dict[str, str] = {}
-    for key, value in request.query.items():
-        if key not in known:
-            names = ", ".join(known) or "none"
-            raise BadRequest(f"unknown parameter {key[:40]!r}; known: {names}")
-        if key in found:
-            raise BadRequest(f"parameter {key!r} comes twice")
-        found[key] = value
-    return found
 
 
 def selector(by: object, value: object) -> tuple[str, str]:
@@ -95,6 +77,11 @@ def selector(by: object, value: object) -> tuple[str, str]:
         return "all", ""
     if not value:
         raise BadRequest(f"value: empty; name the {by}")
+    if by == "sids":
+        sids = value.split(",")
+        if len(sids) > SIDS_MAX:
+            raise BadRequest(f"value: more than {SIDS_MAX} sids")
+        return "sids", ",".join(selector("sid", sid)[1] for sid in sids)
     if not value.isprintable() or len(value) > VALUE_MAX:
         raise BadRequest("value: too long, or not printable; name the sid instead")
     if by == "sid":
@@ -106,29 +93,12 @@ def selector(by: object, value: object) -> tuple[str, str]:
             return str(by), format_address(parse_address(value))
         except ValueError as e:
             raise BadRequest(f"value: {e}") from None
+    if by == "if":
+        number = value[len(value.rstrip("0123456789")) :]
+        if not number or not value.isascii() or len(number) > NUMBER_DIGITS:
+            raise BadRequest(f"value: {value[:40]!r} is no interface of `show sessions ifname`")
+        return "if", str(int(number))
     return str(by), value
-
-
-async def _body(request: web.Request, *known: str) -> dict[str, Any]:
-    """The JSON object sent, with no other members than these."""
-    _query(request)
-    try:
-        body = json.loads(await request.text())
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is no JSON") from None
-    if not isinstance(body, dict) or set(body) - set(known):
-        shape = ", ".join(f'"{name}": ...' for name in known)
-        raise BadRequest(f"the body must be {{{shape}}}")
-    return body
-
-
-def _peer_uid(request: web.Request) -> int | None:
-    """Who is at the other end of the control socket."""
-    sock = request.transport.get_extra_info("socket") if request.transport else None
-    if sock is None:
-        return None
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
 
 
 class Api:
@@ -163,7 +133,7 @@ class Api:
         app.router.add_route("*", "/api/{rest:.*}", self.control_only)
         return app
 
-    def control(self) -> web.Application:
+    def control(self, operations: Operations) -> web.Application:
         """For the control socket."""
         app = self._application([self._errors])
         for path, handler in self._naming():
@@ -172,6 +142,8 @@ class Api:
         app.router.add_post("/api/terminate", self.terminate)
         app.router.add_post("/api/change", self.change)
         app.router.add_post("/api/unban", self.unban)
+        for path, handler in operations.routes():
+            app.router.add_post(path, handler)
         return app
 
     def _naming(self) -> list[tuple[str, Handler]]:
@@ -205,27 +177,29 @@ class Api:
         source, now = request.remote or "", time.monotonic()
         wait = self._guard.requests.wait_s(source, now)
         if wait:
-            return _line(429, "too many requests", {"Retry-After": str(int(wait) + 1)})
+            return line_answer(429, "too many requests", {"Retry-After": str(int(wait) + 1)})
         self._guard.requests.take(source, now)
         if request.path not in ANY_HOST and not self._guard.knows_host(request.host):
-            return _line(421, UNKNOWN_HOST)
+            return line_answer(421, UNKNOWN_HOST)
         return await handler(request)
 
     def _with_token(self, handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
             if not self._guard.has_tokens:
-                return _line(403, NO_TOKENS)
+                return line_answer(403, NO_TOKENS)
             source, now = request.remote or "", time.monotonic()
             wait = self._guard.wrong.wait_s(source, now)
             if wait:
-                return _line(429, "too many wrong tokens", {"Retry-After": str(int(wait) + 1)})
+                return line_answer(
+                    429, "too many wrong tokens", {"Retry-After": str(int(wait) + 1)}
+                )
             said = request.headers.get("Authorization", "")
             if self._guard.knows_token(said):
                 return await handler(request)
             if said:
                 self._guard.wrong.take(source, now)
                 self._log.notice("wrong token", source=source, path=request.path[:80])
-            return _line(401, WANTED, {"WWW-Authenticate": 'Bearer realm="pptpcon"'})
+            return line_answer(401, WANTED, {"WWW-Authenticate": 'Bearer realm="pptpcon"'})
 
         return checked
 
@@ -234,19 +208,19 @@ class Api:
         try:
             return await handler(request)
         except (BadRequest, ListingError) as e:
-            return _line(400, str(e))
+            return line_answer(400, str(e))
         except web.HTTPNotFound:
-            return _line(404, "no such page; see / or ARCHITECTURE.md")
+            return line_answer(404, "no such page; see / or ARCHITECTURE.md")
         except web.HTTPMethodNotAllowed as e:
             allowed = ", ".join(sorted(e.allowed_methods))
-            return _line(405, f"method not allowed here; use {allowed}", {"Allow": allowed})
+            return line_answer(405, f"method not allowed here; use {allowed}", {"Allow": allowed})
         except web.HTTPException as e:
-            return _line(e.status, e.reason)
+            return line_answer(e.status, e.reason)
         except ConnectionError:
             raise
         except Exception as e:
             self._log.error("request failed", path=request.path[:80], error=repr(e)[:200])
-            return _line(500, "internal error; the log has more")
+            return line_answer(500, "internal error; the log has more")
 
     async def page(self, request: web.Request) -> web.Response:
         """The status page."""
@@ -256,7 +230,7 @@ class Api:
 
     async def control_only(self, request: web.Request) -> web.Response:
         """What the TCP listener does not tell."""
-        return _line(403, CONTROL_ONLY)
+        return line_answer(403, CONTROL_ONLY)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The scrape: made whole, so that it leaves in one piece."""
@@ -271,33 +245,37 @@ class Api:
 
     async def healthz(self, request: web.Request) -> web.Response:
         """Alive: the console answers and has the table."""
-        return _line(200, "ok")
+        return line_answer(200, "ok")
 
     async def readyz(self, request: web.Request) -> web.Response:
         """Whether calls are served."""
         reasons = self._view.not_ready()
-        return _line(503, "not ready: " + ", ".join(reasons)) if reasons else _line(200, "ready")
+        return (
+            line_answer(503, "not ready: " + ", ".join(reasons))
+            if reasons
+            else line_answer(200, "ready")
+        )
 
     async def status(self, request: web.Request) -> web.Response:
         """Sums."""
-        _query(request)
-        return _json(self._view.status())
+        query_of(request)
+        return json_answer(self._view.status())
 
     async def workers(self, request: web.Request) -> web.Response:
         """A row a worker."""
-        _query(request)
-        return _json(self._view.workers())
+        query_of(request)
+        return json_answer(self._view.workers())
 
     async def radius(self, request: web.Request) -> web.Response:
         """RADIUS servers, and what accounting has not delivered."""
-        _query(request)
-        return _json(self._radius())
+        query_of(request)
+        return json_answer(self._radius())
 
     async def hooks(self, request: web.Request) -> web.Response:
         """Programs of [hooks]."""
-        _query(request)
+        query_of(request)
         said = self._view.hooks()
-        return _json(
+        return json_answer(
             {
                 "running": said.get("running", 0),
                 "waiting": said.get("waiting", 0),
@@ -308,11 +286,11 @@ class Api:
 
     async def radius_sums(self, request: web.Request) -> web.Response:
         """The same without addresses and paths."""
-        _query(request)
+        query_of(request)
         found = self._radius()
         for row in found["servers"]:
             row["address"] = None
-        return _json({**found, "journal": None, "listen": None})
+        return json_answer({**found, "journal": None, "listen": None})
 
     def _radius(self) -> dict[str, Any]:
         said = self._view.accounts()
@@ -328,14 +306,14 @@ class Api:
 
     async def history(self, request: web.Request) -> web.Response:
         """The last half hour, for graphs."""
-        _query(request)
-        return _json(self._history.series())
+        query_of(request)
+        return json_answer(self._history.series())
 
     async def failures(self, request: web.Request) -> web.Response:
         """What went wrong of late; `newest` is null where the dispatcher does not tell."""
-        _query(request)
+        query_of(request)
         found = failures.by_cause(self._history, samples.counts(self._view))
-        return _json({**found, "newest": await self._newest()})
+        return json_answer({**found, "newest": await self._newest()})
 
     async def _newest(self) -> list[dict[str, Any]] | None:
         """However many pages are open, the dispatcher is asked once in a while."""
@@ -352,35 +330,35 @@ class Api:
 
     async def openapi(self, request: web.Request) -> web.Response:
         """What this API is, for programs."""
-        _query(request)
+        query_of(request)
         return web.Response(
             body=self._openapi, content_type="application/json", headers=API_HEADERS
         )
 
     async def ippool(self, request: web.Request) -> web.Response:
         """A row a pool."""
-        _query(request)
-        return _json(self._view.ippool())
+        query_of(request)
+        return json_answer(self._view.ippool())
 
     async def version(self, request: web.Request) -> web.Response:
         """Versions and process numbers."""
-        _query(request)
-        return _json(self._view.versions())
+        query_of(request)
+        return json_answer(self._view.versions())
 
     async def sessions(self, request: web.Request) -> web.Response:
         """Rows; see ops.console.listing."""
-        query = listing.parse(_query(request, *listing.PARAMETERS))
-        return _json(query.answer(snapshots.take(self._view.table)))
+        query = listing.parse(query_of(request, *listing.PARAMETERS))
+        return json_answer(query.answer(snapshots.take(self._view.table)))
 
     async def session(self, request: web.Request) -> web.Response:
         """All about the sessions with this sid, user name or address."""
-        _query(request)
+        query_of(request)
         found = self._view.find(request.match_info["name"])
-        return _json(found) if found else _line(404, "no such session")
+        return json_answer(found) if found else line_answer(404, "no such session")
 
     async def ends(self, request: web.Request) -> web.Response:
         """Calls that ended, newest first: `name` a sid, user or address, at most `limit`."""
-        query = _query(request, "name", "limit")
+        query = query_of(request, "name", "limit")
         limit = listing.number("limit", query.get("limit", "0"))
         name = query.get("name", "")
         if len(name) > VALUE_MAX:
@@ -395,14 +373,14 @@ class Api:
             if not calls and sid != name:
                 calls = await self._bus.ends(sid, limit)
         except BusTimeoutError as e:
-            return _line(504, str(e))
+            return line_answer(504, str(e))
         except BusError as e:
-            return _line(502, str(e))
-        return _json([past.row(call) for call in calls])
+            return line_answer(502, str(e))
+        return json_answer([past.row(call) for call in calls])
 
     async def terminate(self, request: web.Request) -> web.Response:
         """{"by": ..., "value": ..., "soft": ...} -> {"count": N}."""
-        body = await _body(request, "by", "value", "soft")
+        body = await body_of(request, "by", "value", "soft")
         soft = body.get("soft", True)
         if not isinstance(soft, bool):
             raise BadRequest("soft: neither true nor false")
@@ -410,20 +388,20 @@ class Api:
         try:
             count = await self._bus.terminate(by, value, soft)
         except BusTimeoutError as e:
-            return _line(504, str(e))
+            return line_answer(504, str(e))
         except BusError as e:
-            return _line(502, str(e))
+            return line_answer(502, str(e))
         self._log.notice(
-            "terminate", by=by, value=value, soft=soft, sessions=count, uid=_peer_uid(request)
+            "terminate", by=by, value=value, soft=soft, sessions=count, uid=peer_uid(request)
         )
-        return _json({"count": count})
+        return json_answer({"count": count})
 
     async def change(self, request: web.Request) -> web.Response:
         """{"by": ..., "value": ..., "changes": {FIELD: VALUE}} -> {"count": N, "errors": [...]}.
 
         Fields and types are those of workers.policy.Policy.
         """
-        body = await _body(request, "by", "value", "changes")
+        body = await body_of(request, "by", "value", "changes")
         by, value = selector(body.get("by"), body.get("value", ""))
         changes = body.get("changes")
         if not isinstance(changes, dict) or not changes:
@@ -435,29 +413,29 @@ class Api:
         try:
             count, errors = await self._bus.change(by, value, pack_changes(changes))
         except BusTimeoutError as e:
-            return _line(504, str(e))
+            return line_answer(504, str(e))
         except BusError as e:
-            return _line(502, str(e))
+            return line_answer(502, str(e))
         self._log.notice(
             "change",
             by=by,
             value=value,
             fields=",".join(sorted(changes)),
             sessions=count,
-            uid=_peer_uid(request),
+            uid=peer_uid(request),
         )
-        return _json({"count": count, "errors": errors})
+        return json_answer({"count": count, "errors": errors})
 
     async def bans(self, request: web.Request) -> web.Response:
         """A row a ban."""
-        _query(request)
+        query_of(request)
         try:
             bans = await self._bus.bans()
         except BusTimeoutError as e:
-            return _line(504, str(e))
+            return line_answer(504, str(e))
         except BusError as e:
-            return _line(502, str(e))
-        return _json(
+            return line_answer(502, str(e))
+        return json_answer(
             [
                 {"kind": kind, "name": plain(name), "seconds-left": left, "in-a-row": level}
                 for kind, name, left, level in bans
@@ -466,7 +444,7 @@ class Api:
 
     async def unban(self, request: web.Request) -> web.Response:
         """{"kind": "user" | "source" | "all", "name": ...} -> {"count": N}."""
-        body = await _body(request, "kind", "name")
+        body = await body_of(request, "kind", "name")
         kind, name = body.get("kind"), body.get("name", "")
         if kind not in ("user", "source", "all"):
             raise BadRequest("kind: must be user, source or all")
@@ -475,8 +453,8 @@ class Api:
         try:
             count = await self._bus.unban(kind, name)
         except BusTimeoutError as e:
-            return _line(504, str(e))
+            return line_answer(504, str(e))
         except BusError as e:
-            return _line(502, str(e))
-        self._log.notice("unban", kind=kind, name=name, count=count, uid=_peer_uid(request))
-        return _json({"count": count})
+            return line_answer(502, str(e))
+        self._log.notice("unban", kind=kind, name=name, count=count, uid=peer_uid(request))
+        return json_answer({"count": count})

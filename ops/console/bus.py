@@ -15,6 +15,8 @@ from ops.messages import (
     BanList,
     Change,
     Changed,
+    Drain,
+    Drained,
     Ends,
     HeldBan,
     ListBans,
@@ -27,11 +29,14 @@ from ops.messages import (
     Terminated,
     Unban,
     Unbanned,
+    Unwatch,
+    Watch,
+    Watched,
 )
 
 TIMEOUT_S: Final = 5.0
 
-A = TypeVar("A", Terminated, PastCalls, Changed, BanList, Unbanned)
+A = TypeVar("A", Terminated, PastCalls, Changed, BanList, Unbanned, Drained, Watched)
 
 
 class BusError(Exception):
@@ -72,6 +77,24 @@ class Bus:
         """Lift bans and forget failures; how many had any."""
         number = next(self._numbers)
         return (await self._request(number, Unban(number, kind, name), Unbanned)).count
+
+    async def drain(self, workers: tuple[int, ...], on: bool) -> Drained:
+        """Give workers no new calls, or give them again; none are all."""
+        number = next(self._numbers)
+        return await self._request(number, Drain(number, workers, on), Drained)
+
+    async def watch(self, trace: int, by: str, value: str, packets: bool) -> int:
+        """Open a trace; how many sessions it has now. BusError says why there is none."""
+        number = next(self._numbers)
+        answer = await self._request(number, Watch(number, trace, by, value, packets), Watched)
+        if answer.reason:
+            raise BusError(answer.reason)
+        return answer.count
+
+    async def unwatch(self, trace: int) -> None:
+        """Close a trace."""
+        number = next(self._numbers)
+        await self._request(number, Unwatch(number, trace), Watched)
 
     async def ends(self, value: str, limit: int) -> tuple[PastCall, ...]:
         """The newest calls that ended, of those that `value` names; "" and 0: all."""

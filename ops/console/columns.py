@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from fastpath.layout import Session
+from ops.console import links
+from ops.console.meters import METERS
 from ops.console.snapshot import Snapshot, state
 from ops.metrics import AUTH_METHODS
 from ops.ranges import format_address
@@ -78,6 +80,32 @@ def _rates(s: Session, now: int) -> str | None:
     return f"{format_rate(s.rate_down)}/{format_rate(s.rate_up)}"
 
 
+def _bps(direction: int) -> Column:
+    def column(s: Session, now: int) -> int | None:
+        found = METERS.bps(s)
+        return found[direction] if found else None
+
+    return column
+
+
+def _loss(s: Session, now: int) -> str | None:
+    """Of the peer's packets, by their sequence numbers."""
+    sent = s.gre_rx_packets + s.gre_lost
+    return f"{100 * s.gre_lost / sent:.2f}%" if sent else None
+
+
+def _comp(s: Session, now: int) -> str | None:
+    return "mppe" if s.mppe_rx_bits or s.mppe_tx_bits else None
+
+
+def _ip6(s: Session, now: int) -> str | None:
+    return links.identifier(s.iid) if s.iid else None
+
+
+def _none(s: Session, now: int) -> None:
+    """accel-ppp's columns of things we have not: empty, so that who names them gets a list."""
+
+
 COLUMNS: Final[dict[str, Column]] = {
     "sid": lambda s, now: sid(s),
     "username": lambda s, now: s.name or None,
@@ -102,6 +130,22 @@ COLUMNS: Final[dict[str, Column]] = {
     "peer-call-id": lambda s, now: s.peer_call_id,
     "connection": lambda s, now: s.connection,
     "rate-limit": _rates,
+    # an interface of its own no session has here; the name serves to end it by
+    "ifname": lambda s, now: f"ppp{s.index}",
+    "type": lambda s, now: "pptp",
+    "comp": _comp,
+    "calling-sid": lambda s, now: format_address(s.peer_address),
+    "called-sid": lambda s, now: format_address(s.local_address),
+    "ip6": _ip6,
+    "rx-bps": _bps(0),
+    "tx-bps": _bps(1),
+    "loss": _loss,
+    "loss-raw": lambda s, now: s.gre_lost,
+    "netns": _none,
+    "vrf": _none,
+    "ip6-dp": _none,
+    "inbound-if": _none,
+    "service-name": _none,
 }
 
 

@@ -21,7 +21,9 @@ from workers.ppp.lcp import Lcp
 SHOWN: Final[dict[str, tuple[type[ControlProtocol], frozenset[str]]]] = {
     "lcp": (
         Lcp,
-        frozenset({"mru", "auth", "pfc", "acfc", "_peer_mru", "peer_pfc", "peer_acfc"}),
+        frozenset(
+            {"mru", "auth", "pfc", "acfc", "_peer_mru", "peer_pfc", "peer_acfc", "peer_auth"}
+        ),
     ),
     "ccp": (Ccp, frozenset({"required", "rx_bits", "rx_stateful", "tx_bits", "tx_stateful"})),
     "ipcp": (Ipcp, frozenset({"address", "local"})),

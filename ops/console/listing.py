@@ -22,8 +22,9 @@ ORDER_BY: Final[Mapping[str, str]] = {
     "uptime": "uptime-raw",
     "rx-bytes": "rx-bytes-raw",
     "tx-bytes": "tx-bytes-raw",
+    "loss": "loss-raw",
 }
-ADDRESSES: Final = frozenset({"ip", "csid"})
+ADDRESSES: Final = frozenset({"ip", "csid", "calling-sid", "called-sid"})
 TEXT_MAX: Final = 512
 NUMBER_DIGITS: Final = 6
 

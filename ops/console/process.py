@@ -26,7 +26,10 @@ from ops.console.bus import Bus
 from ops.console.collector import TableCollector
 from ops.console.guard import Guard
 from ops.console.history import EVERY_S, History
+from ops.console.keeper import Orders
 from ops.console.listener import Listener, bridge_logs
+from ops.console.operations import Operations
+from ops.console.tracing import Traces, trace_socket
 from ops.console.usage import Usage
 from ops.console.view import View
 from ops.log import Log
@@ -96,9 +99,12 @@ class Console:
         self._accel: AccelPort | None = None
         self._accel_bound: socket.socket | None = None
         self._accel_refusal = ""
+        self._orders = Orders(self._keeper)
+        self._traces = Traces(trace_socket(start.run_dir, start.settings.server.user), self._bus)
+        operations = Operations(self._bus, self._orders, self._traces, log, table.workers)
         control = socket.socket(fileno=start.fds["control"])
         control.setblocking(False)
-        self._control = Listener(self._api.control(), control)
+        self._control = Listener(self._api.control(operations), control)
         self._public: Listener | None = None
         self._bound: socket.socket | None = None  # bound, not served yet
         self._refusal = ""  # why the last attempt to bind failed, said once
@@ -145,6 +151,7 @@ class Console:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_reader(self._keeper, self._from_keeper)
+        self._traces.start(loop)
         await self._control.start()
         await self._serve_public()
         await self._serve_accel()
@@ -160,6 +167,7 @@ class Console:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._traces.stop()
         await self._control.stop()
         if self._public is not None:
             await self._public.stop()
@@ -244,6 +252,10 @@ class Console:
         message: dict[str, Any] = json.loads(data)
         if message["type"] == "stop":
             self._stop.set()
+        elif message["type"] == "log":
+            self._log.order(message)
+        elif message["type"] == "answer":
+            self._orders.answered(message)
         elif message["type"] == "settings":
             text = json.dumps(message["settings"]).encode()
             self._apply(settings_module.loads(text))

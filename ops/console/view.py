@@ -13,6 +13,7 @@ from ops import messages, metrics
 from ops.console import columns, links
 from ops.console import snapshot as snapshots
 from ops.console.collector import age, drop_reason
+from ops.console.meters import METERS
 from ops.console.pools import Pools
 from ops.console.usage import Usage, memory
 from ops.networks import Network
@@ -55,6 +56,15 @@ def leases(six: dict[str, Any], table: Table, index: int) -> list[dict[str, Any]
         if binding is not None and length:
             left = max(0, int(binding[2] - time.monotonic()))
             found.append({"kind": kind.name, "lease": str(Network(octets, length)), "left-s": left})
+    return found
+
+
+def _by_reason(drops: dict[str, int]) -> dict[str, dict[str, int]]:
+    """From the subscriber (receive) and to it, as in `show stat`."""
+    found: dict[str, dict[str, int]] = {"receive": {}, "transmit": {}}
+    for name, count in drops.items():
+        if reason := drop_reason(name):
+            found[reason[0]][reason[1]] = count
     return found
 
 
@@ -101,6 +111,7 @@ class View:
 
     def sample(self) -> None:
         """Call every few seconds: feeds the CPU figure, and keeps meters near the truth."""
+        METERS.sample(self.table)
         total = sum(self.usage.process(role, pid) for role, pid in self.table.pids.items())
         for index in range(self.table.workers):
             worker = self.table.worker(index)
@@ -169,7 +180,7 @@ class View:
         data, control = self.usage.worker(index, worker.pid, worker.data_tid)
         return {
             "worker": index,
-            "state": "up" if worker.state == 1 else "down",
+            "state": self._state(index, worker.state == 1),
             "pid": worker.pid or None,
             "cpu": worker.cpu - 1 if worker.cpu else None,
             "sessions": used,
@@ -187,6 +198,11 @@ class View:
                 round(age(now, worker.control_beat_ns), 3) if worker.control_beat_ns else None
             ),
         }
+
+    def _state(self, index: int, up: bool) -> str:
+        if not up:
+            return "down"
+        return "draining" if index in self.table.draining else "up"
 
     def accounts(self) -> dict[str, Any]:
         """The figures of the accounts process; {} if there is none."""
@@ -368,6 +384,8 @@ class View:
             "gre-next-rx": s.rx_seq,
             "mppe-next-tx": s.tx_count,
             "mppe-next-rx": s.rx_count,
+            "window": self.settings.gre.window,
+            "drops-by": _by_reason(self.table.drops(s.index)),
         }
         return found | self._saved(s)
 

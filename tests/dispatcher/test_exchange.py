@@ -42,6 +42,7 @@ from ops import messages as bus
 from ops.log import Log
 from ops.metrics import DISPATCHER_COUNTERS
 from ops.settings import Ip, Limits, Pool, Settings
+from ops.trace import Teller
 
 SETTINGS = Settings(
     ip=Ip(local="10.0.0.1"),
@@ -86,6 +87,7 @@ class Box:
             carry=self.carry,
             entropy=random.Random(1),
             now=self.now,
+            teller=Teller("/nonexistent"),
         )
 
     # the bus

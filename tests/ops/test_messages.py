@@ -23,6 +23,10 @@ VALUES = {
     tuple[messages.HeldBan, ...]: st.lists(
         st.tuples(st.text(max_size=9), st.text(max_size=9), ints, ints), max_size=3
     ).map(tuple),
+    tuple[messages.Traced, ...]: st.lists(
+        st.tuples(ints, st.text(max_size=9), st.text(max_size=9), st.booleans()), max_size=3
+    ).map(tuple),
+    tuple[int, ...]: st.lists(ints, max_size=3).map(tuple),
     tuple[str, ...]: st.lists(st.text(max_size=20), max_size=3).map(tuple),
     tuple[tuple[int, int], ...]: st.lists(st.tuples(ints, ints), max_size=4).map(tuple),
 }

@@ -15,7 +15,15 @@ from workers.live import Handle
 from workers.ports import EventKinds
 
 KINDS = EventKinds(
-    frame=1, installed=2, removed=3, echo_lost=4, desync=5, resumed=6, bound=8, packet=9
+    frame=1,
+    installed=2,
+    removed=3,
+    echo_lost=4,
+    desync=5,
+    resumed=6,
+    bound=8,
+    packet=9,
+    traced=10,
 )
 Event = tuple[int, int, int, bytes]
 
@@ -140,6 +148,9 @@ class SlowEngine:
             return False
         self.filters.append(block)
         return True
+
+    def trace(self, index: int, generation: int, what: int) -> bool:
+        return self._take(f"trace {what}", (index, generation))
 
     def remove(self, index: int, generation: int) -> bool:
         if not self._take("remove", (index, generation)):

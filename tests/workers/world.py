@@ -17,6 +17,7 @@ from ops.metrics import CONTROL_COUNTERS
 from ops.networks import Network
 from ops.ranges import parse_address
 from ops.settings import Settings
+from ops.trace import Teller
 from tests.workers.slow_engine import KINDS, SlowEngine
 from workers.accounts import Accounts, parse_file
 from workers.control import Control
@@ -106,6 +107,7 @@ class World:
         self.refuse: tuple[str, str] = ("", "")
         self.before_send: list[Handle] = []  # sessions ACTIVE in the table at their Up
         self.engine = SlowEngine()
+        self.teller = Teller("/nonexistent")
         self.restart()
 
     def restart(self) -> None:
@@ -115,7 +117,14 @@ class World:
         self.route_requests.clear()
         self.requests.clear()
         self.control = TwinControl(
-            self.table, self.engine, self, self.log, self.settings, worker=0, kinds=KINDS
+            self.table,
+            self.engine,
+            self,
+            self.log,
+            self.settings,
+            worker=0,
+            kinds=KINDS,
+            teller=self.teller,
         )
         self.control.adopt(frozenset())
         for session in self.table.sessions():

@@ -662,6 +662,8 @@ class Service:
                 return
             order = json.loads(data)
             match order.get("type"):
+                case "log":
+                    self._log.order(order)
                 case "stop":
                     self._stop()
                 case "settings":

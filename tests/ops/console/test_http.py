@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops import messages
-from ops.console.api import BadRequest, selector
+from ops.console.api import selector
 from ops.console.listener import MAX_CONNECTIONS
+from ops.console.requests import BadRequest
 from tests.ops.console.rig import Console, Shared, console, settings
 
 

@@ -67,6 +67,9 @@ def test_columns_order_limit_match(running: Console) -> None:
     assert [row["username"] for row in found] == ["bob"]
     result = show(running, "sessions", "username", "--match", "username", "^a.*e$")
     assert result.stdout.splitlines()[2:] == ["alice"]
+    words = ("username", "order", "-ip", "match", "username", "^[ab]", "limit", "1")
+    result = show(running, "sessions", *words)
+    assert result.stdout.splitlines()[2:] == ["alice"]
     result = show(running, "sessions", "username", "--match", "username", "^zz")
     assert result.returncode == 5
     assert "no session whose username matches '^zz'" in result.stderr
@@ -79,6 +82,9 @@ def test_json_and_csv_have_every_column(running: Console) -> None:
     one = as_json[0]
     assert {"uptime-raw", "auth", "mppe", "mtu", "drops", "call-id", "peer-call-id"} <= set(one)
     assert (one["auth"], one["drops"], one["rx-pkts"], one["tx-pkts"]) == ("mschapv2", 3, 10, 20)
+    assert (one["ifname"], one["type"], one["comp"]) == ("ppp0", "pptp", "mppe")
+    assert (one["calling-sid"], one["called-sid"]) == ("192.0.2.7", "198.51.100.1")
+    assert (one["loss"], one["loss-raw"], one["netns"]) == ("0.00%", 0, None)
     assert as_json[1]["username"] is None
     assert as_csv[1]["username"] == ""
 
@@ -91,6 +97,8 @@ BAD = [
     (("sessions", "--limit", "-1"), 2, "--limit"),
     (("sessions", "--json", "--csv"), 1, "exclude"),
     (("sessions", "--nope"), 1, "--nope"),
+    (("sessions", "sid", "order"), 1, "write `order COLUMN`"),
+    (("sessions", "sid", "username"), 1, "'username' is not order, match or limit"),
     (("nope",), 1, "No such command"),
     (("session",), 1, "Missing argument"),
     (("session", "nobody"), 5, "no session 'nobody'"),
@@ -257,6 +265,8 @@ def test_terminate(open_dir: Path) -> None:
         result = pptpcon("terminate", "all", "--yes", "--json", run_dir=open_dir)
         assert json.loads(result.stdout) == {"count": 2}
         assert (seen[-1].by, seen[-1].value) == ("all", "")
+        assert pptpcon("terminate", "if", "ppp12", "hard", run_dir=open_dir).returncode == 0
+        assert (seen[-1].by, seen[-1].value, seen[-1].soft) == ("if", "12", False)
         before = len(seen)
         for words, code in (
             (("all",), 1),
@@ -266,6 +276,11 @@ def test_terminate(open_dir: Path) -> None:
             (("user", "x"), 2),
             (("ip", "10.0.0"), 2),
             (("sid", "wxyz"), 2),
+            (("if", "eth"), 2),
+            (("ip", "10.0.0.1", "now"), 1),
+            (("ip", "10.0.0.1", "hard", "--soft"), 1),
+            (("match", "sid", "x"), 1),
+            (("match", "username", "(("), 2),
         ):
             answer = CliRunner().invoke(cli, ["terminate", *words, "--run-dir", str(open_dir)])
             assert answer.exit_code == code, words
