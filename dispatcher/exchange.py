@@ -849,6 +849,7 @@ class Exchange:
             self._tell_bans(now)
         self._gauge("bans_now", self.bans.holding)
         for worker in self.placement.workers:
+            self._table.bus_queue(worker.index, self._bus.backlog(worker.identity))
             if not worker.present:
                 continue
             if self._replaced(worker):
@@ -1069,6 +1070,8 @@ class Exchange:
         reason = sentence(call.reason)
         seconds = (time.monotonic_ns() - (s.up_ns or s.allotted_ns)) // 1_000_000_000
         self._count(f"ended_{call.cause}")
+        if call.was_up:
+            self._table.session_lasted(seconds)
         self._log.info(
             "session down" if call.was_up else "call ended before it was up",
             sid=f"{call.sid:016x}",

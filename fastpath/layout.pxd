@@ -9,7 +9,7 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 7
+    LAYOUT_VERSION = 8
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
@@ -21,6 +21,9 @@ cdef enum:
     NETOPS_COUNTERS_MAX = 32
     HISTOGRAMS = 4             # gre in, gre out, tun in, tun out: packets of a batch
     BUCKETS = 10               # <= 1 2 4 8 16 32 64 128 256, more
+    SETUP_PHASES = 5           # layout.SETUP_PHASE_NAMES
+    SETUP_BUCKETS = 9          # layout.SETUP_BOUNDS, more
+    DURATION_BUCKETS = 7       # layout.DURATION_BOUNDS, more
 
 cdef enum:
     # client to LAN; every GRE packet read ends in exactly one of those marked *
@@ -214,12 +217,15 @@ cdef struct worker_page:
     uint64_t control_beat_ns   # C
     uint64_t poison_sid        # T: session in hand; 0: none
     uint32_t kernel            # C: MPPE code in use, place in mppe.KERNELS + 1
-    uint32_t w_pad
-    uint64_t reserved[7]
+    uint32_t bus_queue         # D: messages that wait for this worker in the dispatcher
+    uint64_t loop_lag_ns       # C: by how much its loop was late, worst of the last seconds
+    uint64_t reserved[6]
     uint64_t data[DATA_COUNTERS_MAX]         # T
     uint64_t control[CONTROL_COUNTERS_MAX]   # C
     uint64_t buckets[HISTOGRAMS][BUCKETS]    # T
     uint64_t sums[HISTOGRAMS]                # T
+    uint64_t setup[SETUP_PHASES][SETUP_BUCKETS]  # C: sessions that came up, by time of a phase
+    uint64_t setup_ns[SETUP_PHASES]          # C
 
 cdef struct header:
     uint8_t magic[8]           # "pptpcon" and a zero
@@ -249,6 +255,8 @@ cdef struct header:
     uint64_t reserved[31]
     uint64_t dispatcher[DISPATCHER_COUNTERS_MAX]     # D
     uint64_t netops[NETOPS_COUNTERS_MAX]             # netops
+    uint64_t durations[DURATION_BUCKETS]             # D: sessions that were up, by their length
+    uint64_t durations_s                             # D
 
 cdef struct blob_head:
     uint64_t turn

@@ -48,9 +48,16 @@ DATA_COUNTERS = (
 GRE_WAYS = ("raw", "packet", "xdp generic", "xdp native", "xdp")
 HISTOGRAM_NAMES = ("gre_rx", "gre_tx", "tun_rx", "tun_tx")
 BUCKET_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SETUP_PHASE_NAMES = ("call", "lcp", "auth", "network", "total")
+SETUP_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+DURATION_BOUNDS = (60, 600, 3600, 21600, 86400, 604800)  # seconds
 
 assert len(DATA_COUNTERS) == C_COUNTERS
 assert D_TX_SESSION_ENDED - D_RX_MALFORMED < 32
+assert len(SETUP_PHASE_NAMES) == SETUP_PHASES
+assert len(SETUP_BOUNDS) + 1 == SETUP_BUCKETS
+assert len(DURATION_BOUNDS) + 1 == DURATION_BUCKETS
+assert sizeof(header) <= PAGE and sizeof(worker_page) <= PAGE
 assert sizeof(record) <= RECORD_SIZE, sizeof(record)
 assert sizeof(blob_head) == BLOB_HEAD
 
@@ -133,6 +140,8 @@ class Worker(NamedTuple):
     control_beat_ns: int
     poison_sid: int
     kernel: int
+    bus_queue: int
+    loop_lag_ns: int
 
 
 class LayoutError(Exception):
@@ -366,7 +375,8 @@ cdef class Table:
         """A snapshot of a worker's page."""
         cdef worker_page *p = self._page(worker)
         return Worker(p.pid, p.starts, p.state, p.cpu, p.data_tid, p.control_tid,
-                      p.data_beat_ns, p.control_beat_ns, p.poison_sid, p.kernel)
+                      p.data_beat_ns, p.control_beat_ns, p.poison_sid, p.kernel,
+                      p.bus_queue, p.loop_lag_ns)
 
     def data_counters(self, uint32_t worker):
         """The data thread's counters by name."""
@@ -396,6 +406,19 @@ cdef class Table:
         if not 0 <= which < HISTOGRAMS:
             raise IndexError(which)
         return [p.buckets[which][i] for i in range(BUCKETS)], p.sums[which]
+
+    def setup_times(self, uint32_t worker, int phase):
+        """(counts of the buckets, not summed up; seconds) of a place in SETUP_PHASE_NAMES."""
+        cdef worker_page *p = self._page(worker)
+        cdef int i
+        if not 0 <= phase < SETUP_PHASES:
+            raise IndexError(phase)
+        return [p.setup[phase][i] for i in range(SETUP_BUCKETS)], p.setup_ns[phase] / 1e9
+
+    def durations(self):
+        """(counts of the buckets, not summed up; seconds) of sessions that have ended."""
+        cdef int i
+        return [self.head.durations[i] for i in range(DURATION_BUCKETS)], self.head.durations_s
 
     def blob(self, uint32_t index):
         """The newer valid copy of a record's blob; b"" if neither is valid for its generation."""
@@ -581,6 +604,18 @@ cdef class Table:
     def dispatcher_beat(self):
         self.head.dispatcher_beat_ns = time.monotonic_ns()
 
+    def session_lasted(self, uint64_t seconds):
+        """A session that had been up has ended."""
+        cdef int bucket = 0
+        while bucket < DURATION_BUCKETS - 1 and seconds > DURATION_BOUNDS[bucket]:
+            bucket += 1
+        self.head.durations[bucket] += 1
+        self.head.durations_s += seconds
+
+    def bus_queue(self, uint32_t worker, uint32_t length):
+        """Messages to a worker that its queue has not taken yet."""
+        self._page(worker).bus_queue = length
+
     # -- netops
 
     def netops_count(self, uint32_t slot, uint64_t n=1):
@@ -717,6 +752,21 @@ cdef class Table:
         if slot >= CONTROL_COUNTERS_MAX:
             raise IndexError(slot)
         self._page(worker).control[slot] += n
+
+    def session_set_up(self, uint32_t worker, int phase, uint64_t ns):
+        """A session came up: how long one of SETUP_PHASE_NAMES, by its place, had taken."""
+        cdef worker_page *p = self._page(worker)
+        cdef int bucket = 0
+        if not 0 <= phase < SETUP_PHASES:
+            raise IndexError(phase)
+        while bucket < SETUP_BUCKETS - 1 and ns > SETUP_BOUNDS[bucket] * 1e9:
+            bucket += 1
+        p.setup[phase][bucket] += 1
+        p.setup_ns[phase] += ns
+
+    def loop_lag(self, uint32_t worker, uint64_t ns):
+        """By how much the control thread's loop was late, worst of the last seconds."""
+        self._page(worker).loop_lag_ns = ns
 
     def kernel_is(self, uint32_t worker, uint32_t number):
         """Which MPPE code encrypts: place in mppe.KERNELS + 1."""

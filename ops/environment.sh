@@ -52,7 +52,7 @@ apt_install() {
     for service in "$@"; do
         case $service in
             # a unit, an init script or both, as the package has it
-            pptpd | prometheus | openvpn | freeradius | snmpd | wide-dhcpv6-client)
+            pptpd | prometheus | prometheus-alertmanager | openvpn | freeradius | snmpd | wide-dhcpv6-client)
                 ! command -v systemctl >/dev/null || systemctl -q disable "$service" || true
                 ! command -v update-rc.d >/dev/null || update-rc.d "$service" disable || true
                 ;;
@@ -206,6 +206,7 @@ TEST_PACKAGES=(
     systemd=systemd-analyze
     systemd-container=systemd-nspawn
     prometheus=promtool
+    prometheus-alertmanager=amtool
     openvpn=openvpn
     freeradius=freeradius
     freeradius-utils=radclient
@@ -215,6 +216,7 @@ TEST_PACKAGES=(
     qemu-system-x86=qemu-system-x86_64
     busybox-static=busybox
     curl=curl
+    jq=jq
     git=git
     chromium=chromium
     snmpd=snmpd

@@ -351,6 +351,8 @@ class Metrics:
     """[metrics]"""
 
     listen: str = "127.0.0.1:9723"  # "": off
+    sessions: str = ""  # "top:N": series of the N busiest sessions; "": none
+    session_names: bool = False  # with their users' names
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ BANNED: Final = Login(
 )
 
 SLOTS: Final[dict[str, int]] = {name: slot for slot, name in enumerate(CONTROL_COUNTERS)}
+SETUP: Final[dict[str, int]] = {name: at for at, name in enumerate(layout.SETUP_PHASE_NAMES)}
 
 
 class Control:
@@ -366,6 +367,7 @@ class Control:
                 if live.policy.again:
                     self._renew(live, login.policy, now)
                 return  # challenged again: nothing else of it is new
+            live.over("auth", now)
             live.user = verdict.user
             live.addresses = login.addresses
             live.policy = replace(
@@ -498,6 +500,7 @@ class Control:
         magic = int.from_bytes(self._entropy(4), "big") or 1
         live.link = Link(self._policy, magic=magic, challenge=self._entropy(16))
         live.move(Phase.SILENT)
+        live.over("call", now)
         # Our first Configure-Request would overtake the Outgoing-Call-Reply and be lost,
         # and the next one comes a whole restart interval later: let the peer begin.
         self._arm(live, now + FIRST_FRAME_WAIT_S)
@@ -548,6 +551,7 @@ class Control:
             case Send(frame):
                 self._send(live, frame)
             case Authenticate():
+                self._asked(live, now)
                 live.method = action.method
                 live.peer_name = action.name
                 if not live.user:  # who it says it is, for those who look why it failed
@@ -560,6 +564,7 @@ class Control:
                     )
                     self._ports.authenticate(handle, replace(action, state=live.policy.state))
             case EapRelay():
+                self._asked(live, now)
                 live.method = "eap"
                 live.peer_name = action.identity
                 if user_key(action.identity) in self._banned:
@@ -621,6 +626,12 @@ class Control:
                 elif event == "auth_timeout":
                     self.count(f"auth_{dict(fields)['method']}_timeout")
                 self._log.debug(event, sid=live.sid, user=live.user, **dict(fields))
+
+    @staticmethod
+    def _asked(live: Live, now: float) -> None:
+        """Credentials are here: the time until then was LCP's, the first time they came."""
+        if "lcp" not in live.times:
+            live.over("lcp", now)
 
     def _send(self, live: Live, frame: bytes) -> None:
         if live.phase is Phase.ROUTING:
@@ -968,6 +979,8 @@ class Control:
         if live.six is None and self._table.session(index).iid:
             self._six_open(live, now)
         if first:
+            for phase, seconds in live.set_up_times(now).items():
+                self._table.session_set_up(self._worker, SETUP[phase], int(seconds * 1e9))
             self._ports.started(live.handle)
             self._log.debug(  # the dispatcher's line stands in the log at level info
                 "link up",

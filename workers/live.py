@@ -72,6 +72,7 @@ class Live:
     six: Link6 | None = None  # while IPv6CP is up
     dns: tuple[int, ...] = ()
     up: float = 0.0
+    times: dict[str, float] = field(default_factory=dict)  # when each set-up phase was over
     asked_to_end: str = ""  # the dispatcher's cause: it needs no Down
     closing: bool = False
     cause: str = ""
@@ -85,6 +86,21 @@ class Live:
         if phase not in MOVES[self.phase]:
             raise LocalError(f"session {self.sid}: {self.phase.name} to {phase.name}")
         self.phase = phase
+
+    def over(self, phase: str, now: float) -> None:
+        """A phase of fastpath.layout.SETUP_PHASE_NAMES is over; the last time said counts."""
+        if self.up == 0.0:
+            self.times[phase] = now
+
+    def set_up_times(self, now: float) -> dict[str, float]:
+        """Seconds of each phase the session went through, and in total, when it is up at `now`."""
+        begin = before = self.allotted_ns / 1e9
+        took = {}
+        for phase in ("call", "lcp", "auth"):
+            if phase in self.times:
+                took[phase] = max(0.0, self.times[phase] - before)
+                before = self.times[phase]
+        return {**took, "network": max(0.0, now - before), "total": max(0.0, now - begin)}
 
     @classmethod
     def of(cls, session: Session, phase: Phase, now: float) -> Live:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -48,6 +49,7 @@ from workers.way_out import WayOut
 
 NICE: Final = 10  # of the control thread and those it starts; the data thread goes first
 BEAT_S: Final = 0.5
+LAG_BEATS: Final = 30  # the loop's worst lateness is told for so long: a scrape interval
 HEARTBEAT_BEATS: Final = 2  # a Heartbeat to the dispatcher every second beat
 DROPS_LOG_S: Final = 60.0  # between lines about an overflowing receive buffer
 HELLO_WAIT_S: Final = 1.0  # for a dispatcher, before events are taken without one
@@ -96,6 +98,8 @@ class Service:
         self._wake_at = 0.0
         self._retry: asyncio.TimerHandle | None = None
         self._beats = 0
+        self._beat_due = loop.time()
+        self._late: deque[float] = deque(maxlen=LAG_BEATS)
         self._bus_log_at = 0.0
         self._stop_at: float | None = None
         self._aborted = False
@@ -478,8 +482,12 @@ class Service:
             )
 
     def _beat(self) -> None:
-        self._loop.call_later(BEAT_S, self._beat)
+        now = self._loop.time()
+        self._late.append(max(0.0, now - self._beat_due))
+        self._beat_due = now + BEAT_S
+        self._loop.call_at(self._beat_due, self._beat)
         self._table.control_beat(self._index, threading.get_native_id())
+        self._table.loop_lag(self._index, int(max(self._late) * 1e9))
         self._beats += 1
         if self._beats % HEARTBEAT_BEATS == 0:
             self._bus.send(Heartbeat(self.control.credit))

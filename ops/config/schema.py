@@ -728,6 +728,16 @@ class Metrics(Section):
     listen: Annotated[Text, AfterValidator(values.check_endpoint)] = Field(
         "127.0.0.1:9723", description="ADDRESS:PORT of http://.../metrics; empty: off."
     )
+    sessions: Annotated[Text, AfterValidator(values.check_top)] = Field(
+        "",
+        description='"top:N": two more series for each of the N busiest sessions, at most'
+        f" {values.TOP_MOST}; empty: sums only.",
+    )
+    session_names: bool = Field(
+        False,
+        description="Those series name the user. Whoever reads /metrics then knows who is online"
+        " and how much they do.",
+    )
 
 
 class Console(Section):

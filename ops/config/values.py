@@ -15,6 +15,7 @@ from workers.filters import RuleError, parse_rule
 from workers.filters import parse_network as parse_filter_network
 
 NAME_OCTETS: Final = 63  # text fields of SCCRP hold 64, of the session record 63 and a zero
+TOP_MOST: Final = 1000  # sessions with series of their own
 
 
 def _refuse(text: str) -> PydanticCustomError:
@@ -216,6 +217,15 @@ def check_interface_id(text: str) -> str:
         value = 0
     if not 0 < value < 1 << 64:
         raise _refuse('must be the low half of an IPv6 address and not zero, as in "::1"')
+    return text
+
+
+def check_top(text: str) -> str:
+    if not text:
+        return text
+    found = re.fullmatch(r"top:([0-9]{1,4})", text)
+    if found is None or not 1 <= int(found[1]) <= TOP_MOST:
+        raise _refuse(f'must be "top:N", N from 1 to {TOP_MOST}, or empty')
     return text
 
 

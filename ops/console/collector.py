@@ -20,25 +20,36 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from fastpath.layout import BUCKET_BOUNDS, DATA_COUNTERS, HISTOGRAM_NAMES, Table
+from fastpath.census import STATES, Census
+from fastpath.layout import (
+    BUCKET_BOUNDS,
+    DATA_COUNTERS,
+    DURATION_BOUNDS,
+    HISTOGRAM_NAMES,
+    SETUP_BOUNDS,
+    SETUP_PHASE_NAMES,
+    STATE_ACTIVE,
+    Table,
+)
 from ops import metrics
-from ops.console import snapshot as snapshots
 from ops.console.pools import Pools
 from ops.console.series import SERIES, Series
+from ops.console.top import NO_TOP, Top
 from ops.console.usage import Usage
 from ops.hook_event import HOOKS
 from ops.hook_event import RESULTS as HOOK_RESULTS
 from workers.radius.lines import BOUNDS as RADIUS_BOUNDS
 from workers.radius.packets import FAULTS as RADIUS_FAULTS
 
-HISTOGRAM_DIRECTIONS: Final = {
-    "gre_rx": "gre_receive",
-    "gre_tx": "gre_transmit",
-    "tun_rx": "tun_receive",
-    "tun_tx": "tun_transmit",
-}
+BY_NAME: Final = {s.name: s for s in SERIES}
+# Histograms of the data thread that are told, and with how few buckets: what is sent in one
+# go follows from what is read in one go, and writes have counters of their own.
+HISTOGRAM_DIRECTIONS: Final = {"gre_rx": "receive", "tun_rx": "transmit"}
+BATCH_BOUNDS: Final = (1, 8, 64)
+RADIUS_KEPT: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 # A worker's data counter -> (series, labels after "worker"). Drops are taken by their prefix.
+# A series without the label "worker" is the sum of all workers: see the budget in METRICS.md.
 DATA: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "gre_rx_packets": ("pptp_gre_packets_total", ("receive",)),
     "gre_tx_packets": ("pptp_gre_packets_total", ("transmit",)),
@@ -144,6 +155,11 @@ def drop_reason(counter: str) -> tuple[str, str] | None:
     return None
 
 
+def _bus_process(series: str, worker: int) -> tuple[str]:
+    """Messages are counted by worker, errors for all of them together."""
+    return (f"worker-{worker}" if series == "pptp_bus_messages_total" else "workers",)
+
+
 def age(now_ns: int, beat_ns: int) -> float:
     """Seconds since a heartbeat; 0 if there never was one."""
     return max(0, now_ns - beat_ns) / 1e9 if beat_ns else 0.0
@@ -154,6 +170,7 @@ class _Page:
 
     def __init__(self) -> None:
         self._families: dict[str, Metric] = {s.name: self._family(s) for s in SERIES}
+        self._sums: dict[tuple[str, tuple[str, ...]], float] = {}
 
     @staticmethod
     def _family(series: Series) -> Metric:
@@ -164,36 +181,51 @@ class _Page:
         return HistogramMetricFamily(series.name, series.help, labels=series.labels)
 
     def add(self, name: str, value: float, *labels: str) -> None:
-        family = self._families[name]
-        assert isinstance(family, GaugeMetricFamily | CounterMetricFamily)
-        family.add_metric(labels, value)
+        """A sample; what comes again with the same labels is added up."""
+        key = name, labels
+        self._sums[key] = self._sums.get(key, 0) + value
+
+    def add_of(self, name: str, value: float, worker: int, *labels: str) -> None:
+        """A sample of one worker, or a part of the sum where the series has no such label."""
+        if "worker" in BY_NAME[name].labels:
+            self.add(name, value, str(worker), *labels)
+        else:
+            self.add(name, value, *labels)
 
     def histogram(
         self,
         name: str,
-        counts: list[int],
+        counts: Sequence[int],
         total: float,
+        bounds: Sequence[float],
         *labels: str,
-        bounds: Sequence[float] = BUCKET_BOUNDS,
+        kept: Sequence[float] = (),
     ) -> None:
+        """`counts` has one more than `bounds`; told are those at `kept`, or all bounds."""
         family = self._families[name]
         assert isinstance(family, HistogramMetricFamily)
-        words = [*(f"{float(bound)}" for bound in bounds), "+Inf"]
         buckets: list[tuple[str, float]] = []
         so_far = 0
-        for bound, count in zip(words, counts, strict=True):
+        for bound, count in zip(bounds, counts, strict=False):
             so_far += count
-            buckets.append((bound, so_far))
+            if not kept or bound in kept:
+                buckets.append((str(float(bound)), so_far))
+        buckets.append(("+Inf", so_far + counts[-1]))
         family.add_metric(labels, buckets=buckets, sum_value=total)
 
     def families(self) -> Iterator[Metric]:
+        """All of them, complete."""
+        for (name, labels), value in self._sums.items():
+            family = self._families[name]
+            assert isinstance(family, GaugeMetricFamily | CounterMetricFamily)
+            family.add_metric(labels, value)
         yield from self._families.values()
 
 
 class TableCollector(Collector):
     """Reads the session table at scrape time.
 
-    `capacity` and `pools` are functions because a reload changes what they say.
+    `capacity`, `pools` and `top` are functions because a reload changes what they say.
     """
 
     def __init__(
@@ -205,6 +237,7 @@ class TableCollector(Collector):
         pools: Callable[[], Pools],
         accounts: Callable[[], dict[str, Any]] = dict,
         hooks: Callable[[], dict[str, Any]] = dict,
+        top: Callable[[], Top] = lambda: NO_TOP,
     ) -> None:
         self._table = table
         self._usage = usage
@@ -213,10 +246,18 @@ class TableCollector(Collector):
         self._pools = pools
         self._accounts = accounts
         self._hooks = hooks
+        self._top = top
+        self._counted: Pools | None = None
+        self._census = Census(table, [])
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples, so that registering reads nothing."""
         return _Page().families()
+
+    def sample(self) -> None:
+        """Call every few seconds: who is busiest goes by what came since the last time."""
+        if self._top().number:
+            self._counting()[1].look()
 
     def collect(self) -> Iterator[Metric]:
         """All families, from one look at the table."""
@@ -227,10 +268,19 @@ class TableCollector(Collector):
         for worker in range(self._table.workers):
             self._worker(page, worker)
             self._data(page, worker)
+        self._setups(page)
         self._authentications(page)
         self._radius(page)
         self._hook_programs(page)
+        self._busiest(page)
         return page.families()
+
+    def _counting(self) -> tuple[Pools, Census]:
+        pools = self._pools()
+        if pools is not self._counted:
+            self._counted = pools
+            self._census = Census(self._table, pools.ranges, pools.nets6)
+        return pools, self._census
 
     def _instance(self, page: _Page) -> None:
         table = self._table
@@ -245,13 +295,14 @@ class TableCollector(Collector):
             page.add("pptp_process_cpu_seconds_total", self._usage.process(role, pid), role)
 
     def _sessions(self, page: _Page) -> None:
-        snapshot = snapshots.take(self._table)
+        pools, census = self._counting()
+        workers, used, outside, used6 = census.take()
         page.add("pptp_slots_capacity", self._capacity())
-        for worker, used in enumerate(snapshot.used()):
-            page.add("pptp_slots_used", used, str(worker))
-        for state, count in snapshot.states().items():
-            page.add("pptp_sessions", count, state)
-        for pool in self._pools().use(snapshot.addresses(), snapshot.prefixes6):
+        for worker, counts in enumerate(workers):
+            page.add("pptp_slots_used", sum(counts), str(worker))
+            for state, count in zip(STATES, counts, strict=True):
+                page.add("pptp_sessions", count, state)
+        for pool in pools.told(used, outside, used6):
             page.add("pptp_ip_pool_used", pool.used, pool.name)
             if pool.size is not None:
                 page.add("pptp_ip_pool_addresses", pool.size, pool.name)
@@ -274,6 +325,8 @@ class TableCollector(Collector):
         ):
             series, labels = NETOPS[name]
             page.add(series, value, *labels)
+        counts, seconds = self._table.durations()
+        page.histogram("pptp_session_duration_seconds", counts, seconds, DURATION_BOUNDS)
 
     def _worker(self, page: _Page, worker: int) -> None:
         label = str(worker)
@@ -281,6 +334,8 @@ class TableCollector(Collector):
         now = time.monotonic_ns()
         page.add("pptp_worker_up", int(seen.state == 1), label)
         page.add("pptp_worker_restarts_total", max(0, seen.starts - 1), label)
+        page.add("pptp_worker_loop_lag_seconds", seen.loop_lag_ns / 1e9, label)
+        page.add("pptp_bus_queue_length", seen.bus_queue, label)
         data, control = self._usage.worker(worker, seen.pid, seen.data_tid)
         page.add("pptp_worker_cpu_seconds_total", data, label, "data")
         page.add("pptp_worker_cpu_seconds_total", control, label, "control")
@@ -290,29 +345,60 @@ class TableCollector(Collector):
         for slot, name in enumerate(metrics.CONTROL_COUNTERS):
             if name in CONTROL:
                 series, labels = CONTROL[name]
-                page.add(series, counters[slot], label, *labels)
+                page.add_of(series, counters[slot], worker, *labels)
             elif name in BUS:
                 series, labels = BUS[name]
-                page.add(series, counters[slot], f"worker-{worker}", *labels)
+                page.add(series, counters[slot], *_bus_process(series, worker), *labels)
 
     def _data(self, page: _Page, worker: int) -> None:
-        label = str(worker)
         counters = self._table.data_counters(worker)
         for name in DATA_COUNTERS:
             drop = drop_reason(name)
             if drop:
-                page.add("pptp_drops_total", counters[name], label, *drop)
+                page.add_of("pptp_drops_total", counters[name], worker, *drop)
             elif name in DATA:
                 series, labels = DATA[name]
-                page.add(series, counters[name], label, *labels)
+                page.add_of(series, counters[name], worker, *labels)
         for which, name in enumerate(HISTOGRAM_NAMES):
-            counts, total = self._table.histogram(worker, which)
-            direction = HISTOGRAM_DIRECTIONS[name]
-            page.histogram("pptp_batch_packets", counts, total, label, direction)
+            if name in HISTOGRAM_DIRECTIONS:
+                counts, total = self._table.histogram(worker, which)
+                page.histogram(
+                    "pptp_batch_packets",
+                    counts,
+                    total,
+                    BUCKET_BOUNDS,
+                    str(worker),
+                    HISTOGRAM_DIRECTIONS[name],
+                    kept=BATCH_BOUNDS,
+                )
+
+    def _setups(self, page: _Page) -> None:
+        workers = range(self._table.workers)
+        for place, phase in enumerate(SETUP_PHASE_NAMES):
+            found = [self._table.setup_times(worker, place) for worker in workers]
+            counts = [sum(column) for column in zip(*(c for c, _ in found), strict=True)]
+            seconds = sum(s for _, s in found)
+            page.histogram("pptp_session_setup_seconds", counts, seconds, SETUP_BOUNDS, phase)
+
+    def _busiest(self, page: _Page) -> None:
+        top = self._top()
+        if not top.number:
+            return
+        for index in self._counting()[1].busiest(top.number):
+            session = self._table.session(index)
+            if session.state != STATE_ACTIVE:
+                continue  # it has ended since
+            # Quotes and line ends are escaped where the page is written.
+            name = session.name if top.names else ""
+            labels = f"{session.sid:016x}", name
+            page.add("pptp_session_traffic_bytes_total", session.rx_bytes, *labels, "receive")
+            page.add("pptp_session_traffic_bytes_total", session.tx_bytes, *labels, "transmit")
 
     def _authentications(self, page: _Page) -> None:
         pages = [self._table.control_counters(w) for w in range(self._table.workers)]
         for method in metrics.AUTH_METHODS:
+            if method == "none":
+                continue  # nobody is asked anything, so nobody answers
             for result in metrics.AUTH_RESULTS:
                 slot = metrics.CONTROL_COUNTERS.index(f"auth_{method}_{result}")
                 total = sum(counters[slot] for counters in pages)
@@ -345,6 +431,7 @@ class TableCollector(Collector):
             page.add("pptp_radius_pending", line["waiting"], *labels)
             page.add("pptp_radius_retransmits_total", line["retransmits"], *labels)
             page.add("pptp_radius_late_answers_total", line["late"], *labels)
+            page.add("pptp_radius_server_deaths_total", line["deaths"], *labels)
             for result in RADIUS_RESULTS[line["kind"]]:
                 count = line["results"].get(result, 0)
                 page.add("pptp_radius_requests_total", count, *labels, result)
@@ -355,8 +442,9 @@ class TableCollector(Collector):
                 "pptp_radius_request_duration_seconds",
                 line["buckets"],
                 line["seconds"],
+                RADIUS_BOUNDS,
                 *labels,
-                bounds=RADIUS_BOUNDS,
+                kept=RADIUS_KEPT,
             )
         for kind in ("coa", "disconnect"):
             for result in ("ack", "nak"):

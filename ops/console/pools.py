@@ -45,6 +45,24 @@ class Pools:
         ]
         self._pools6 = [Prefixes.of(pool) for pool in settings.ipv6.pools]
 
+    @property
+    def ranges(self) -> list[list[tuple[int, int]]]:
+        """First and last addresses of each pool, for fastpath.census."""
+        return [list(pool.ranges) for pool in self._pools]
+
+    @property
+    def nets6(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
+        """Of each pool of prefixes what it gives (a length), and of which networks."""
+        return [(p.length, [(n.octets, n.length) for n in p.nets]) for p in self._pools6]
+
+    def told(self, used: list[int], outside: int, used6: list[int]) -> list[PoolUse]:
+        """What `use` answers, from counts in the order of `ranges` and `nets6`."""
+        return [
+            *(PoolUse(p.name, p.size, n, p.next) for p, n in zip(self._pools, used, strict=True)),
+            PoolUse(STATIC, None, outside),
+            *(PoolUse(p.name, p.size, n, p.next) for p, n in zip(self._pools6, used6, strict=True)),
+        ]
+
     def name_of(self, address: int) -> str:
         """The first pool that holds the address."""
         for pool in self._pools:
@@ -56,15 +74,7 @@ class Pools:
         """A line for each pool and one for STATIC, when `addresses` are given out; then one for
         each pool of IPv6 `prefixes`."""
         given = list(addresses)
-        found = [
-            PoolUse(p.name, p.size, sum(p.position(a) is not None for a in given), p.next)
-            for p in self._pools
-        ]
-        static = sum(all(p.position(a) is None for p in self._pools) for a in given)
-        return [*found, PoolUse(STATIC, None, static), *self._use6(prefixes)]
-
-    def _use6(self, prefixes: Iterable[Network]) -> list[PoolUse]:
-        given = list(prefixes) if self._pools6 else []
-        return [
-            PoolUse(p.name, p.size, sum(p.has(net) for net in given), p.next) for p in self._pools6
-        ]
+        used = [sum(p.position(a) is not None for a in given) for p in self._pools]
+        outside = sum(all(p.position(a) is None for p in self._pools) for a in given)
+        given6 = list(prefixes) if self._pools6 else []
+        return self.told(used, outside, [sum(map(p.has, given6)) for p in self._pools6])

@@ -29,6 +29,7 @@ from ops.console.history import EVERY_S, History
 from ops.console.keeper import Orders
 from ops.console.listener import Listener, bridge_logs
 from ops.console.operations import Operations
+from ops.console.top import Top
 from ops.console.tracing import Traces, trace_socket
 from ops.console.usage import Usage
 from ops.console.view import View
@@ -88,7 +89,9 @@ class Console:
             view.pools,
             view.accounts,
             view.hooks,
+            lambda: Top.of(self._settings.metrics),
         )
+        self._collector = collector
         self._bus = Bus(start.bus_address)
         self._guard = Guard(start.settings.console)
         self._history = History()
@@ -235,6 +238,7 @@ class Console:
             if loop.time() >= due:
                 self._history.add(samples.take(self._view))
                 due = loop.time() + EVERY_S - SAMPLE_S / 2
+            self._collector.sample()
             await asyncio.sleep(SAMPLE_S)
 
     # -- the keeper

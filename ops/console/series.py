@@ -14,12 +14,13 @@ Kind = Literal["gauge", "counter", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One family."""
+    """One family. `optional`: only where the configuration asks for it."""
 
     name: str
     kind: Kind
     labels: tuple[str, ...]
     help: str
+    optional: bool = False
 
 
 def _gauge(name: str, help: str, *labels: str) -> Series:
@@ -56,10 +57,30 @@ SERIES: Final[tuple[Series, ...]] = (
     _gauge("pptp_sessions", "Sessions by state.", "state"),
     _counter("pptp_sessions_started_total", "Sessions that came up."),
     _counter("pptp_sessions_ended_total", "Calls and sessions ended, by cause.", "reason"),
+    Series(
+        "pptp_session_setup_seconds",
+        "histogram",
+        ("phase",),
+        "Of sessions that came up: from the call's request to the reply to it (call), to the "
+        "credentials (lcp), to their verdict (auth), to the first packet (network), and total.",
+    ),
+    Series(
+        "pptp_session_duration_seconds",
+        "histogram",
+        (),
+        "How long sessions had been up that have ended.",
+    ),
+    Series(
+        "pptp_session_traffic_bytes_total",
+        "counter",
+        ("sid", "username", "direction"),
+        'Octets of the busiest sessions now, with metrics.sessions = "top:N" only; the '
+        "username is empty unless metrics.session_names is set.",
+        optional=True,
+    ),
     _counter(
         "pptp_sessions_resumed_total",
         "Sessions a worker took over, up, from its dead predecessor.",
-        "worker",
     ),
     _gauge("pptp_ip_pool_addresses", "Addresses a pool has to give.", "pool"),
     _gauge(
@@ -91,7 +112,7 @@ SERIES: Final[tuple[Series, ...]] = (
         "method",
         "result",
     ),
-    _counter("pptp_secrets_loads_total", "Account files read.", "worker", "result"),
+    _counter("pptp_secrets_loads_total", "Account files read.", "result"),
     # workers
     _gauge("pptp_worker_up", "1 if the worker process runs.", "worker"),
     _counter("pptp_worker_restarts_total", "Starts of the worker after its first.", "worker"),
@@ -107,6 +128,11 @@ SERIES: Final[tuple[Series, ...]] = (
         "worker",
         "thread",
     ),
+    _gauge(
+        "pptp_worker_loop_lag_seconds",
+        "By how much the control thread's loop was late, worst of the last 15 seconds.",
+        "worker",
+    ),
     _counter("pptp_worker_wakeups_total", "Times the data thread woke for work.", "worker"),
     _gauge("pptp_dispatcher_heartbeat_age_seconds", "Since the dispatcher last showed life."),
     _counter(
@@ -115,17 +141,21 @@ SERIES: Final[tuple[Series, ...]] = (
         "process",
         "direction",
     ),
+    _gauge(
+        "pptp_bus_queue_length",
+        "Messages to a worker that wait in the dispatcher.",
+        "worker",
+    ),
     _counter("pptp_bus_errors_total", "Bus messages that were no good.", "process"),
     _counter("pptp_netops_requests_total", "Route requests carried out by netops."),
     _counter("pptp_netops_failures_total", "Route requests the kernel refused."),
     _counter("pptp_netops_routes_total", "Routes changed.", "operation"),
     _counter("pptp_isolated_packets_total", "From subscriber to subscriber: lan.isolate."),
     _counter("pptp_netops_lan_failures_total", "Proxy or list entries that failed.", "kind"),
-    _counter("pptp_worker_route_requests_total", "Route requests a worker made.", "worker"),
+    _counter("pptp_worker_route_requests_total", "Route requests a worker made."),
     _counter(
         "pptp_worker_route_failures_total",
         "Route requests of a worker that failed or got no answer.",
-        "worker",
     ),
     # traffic: receive is from subscribers, transmit is to them
     _counter(
@@ -144,7 +174,6 @@ SERIES: Final[tuple[Series, ...]] = (
     _counter(
         "pptp_gre_packets_by_next_hop_total",
         "GRE packets sent by a packet socket to a known next hop, past the routing table.",
-        "worker",
     ),
     _counter(
         "pptp_gre_packets_by_xdp_total",
@@ -161,13 +190,11 @@ SERIES: Final[tuple[Series, ...]] = (
     _counter(
         "pptp_gre_ack_only_packets_total",
         "GRE packets with an acknowledgement and no payload.",
-        "worker",
         "direction",
     ),
     _counter(
         "pptp_gre_control_packets_total",
         "GRE packets that carry PPP negotiation or LCP echo.",
-        "worker",
         "direction",
     ),
     _counter(
@@ -201,24 +228,22 @@ SERIES: Final[tuple[Series, ...]] = (
     _counter(
         "pptp_mppe_reset_requests_total",
         "CCP Reset-Requests of stateful MPPE.",
-        "worker",
         "direction",
     ),
     _counter("pptp_tun_packets_total", "Inner packets read from the TUN, as segments.", "worker"),
-    _counter("pptp_tun_reads_total", "Reads of the TUN; a super-packet is one.", "worker"),
-    _counter("pptp_tun_writes_total", "Writes to the TUN; a super-packet is one.", "worker"),
-    _counter("pptp_mss_clamped_total", "TCP SYNs whose MSS option was lowered.", "worker"),
-    _counter("pptp_icmp_too_big_total", "ICMP fragmentation-needed messages sent.", "worker"),
+    _counter("pptp_tun_reads_total", "Reads of the TUN; a super-packet is one."),
+    _counter("pptp_tun_writes_total", "Writes to the TUN; a super-packet is one."),
+    _counter("pptp_mss_clamped_total", "TCP SYNs whose MSS option was lowered."),
+    _counter("pptp_icmp_too_big_total", "ICMP fragmentation-needed messages sent."),
     Series(
         "pptp_batch_packets",
         "histogram",
         ("worker", "direction"),
-        "Packets handled in one batch.",
+        "Packets read in one batch: of GRE (receive), of the TUN (transmit).",
     ),
     _counter(
         "pptp_filters_unknown_total",
         "Sessions whose account names a filter that [filters] does not have: they have none.",
-        "worker",
     ),
     # IPv6 and networks behind subscribers
     _counter(
@@ -268,6 +293,12 @@ SERIES: Final[tuple[Series, ...]] = (
     ),
     _gauge("pptp_radius_pending", "Requests without an answer yet.", "server", "type"),
     _counter("pptp_radius_retransmits_total", "Requests sent again.", "server", "type"),
+    _counter(
+        "pptp_radius_server_deaths_total",
+        "Times the server was given up because it did not answer.",
+        "server",
+        "type",
+    ),
     _counter("pptp_radius_late_answers_total", "Answers after we had given up.", "server", "type"),
     _counter(
         "pptp_radius_bad_answers_total",
@@ -288,12 +319,11 @@ SERIES: Final[tuple[Series, ...]] = (
     _counter(
         "pptp_ppp_frames_total",
         "PPP frames to and from the control thread.",
-        "worker",
         "direction",
     ),
-    _counter("pptp_ppp_malformed_frames_total", "PPP frames that were no good.", "worker"),
-    _counter("pptp_ppp_protocol_rejects_total", "LCP Protocol-Rejects sent.", "worker"),
-    _counter("pptp_lcp_echo_requests_total", "LCP Echo-Requests.", "worker", "direction"),
+    _counter("pptp_ppp_malformed_frames_total", "PPP frames that were no good."),
+    _counter("pptp_ppp_protocol_rejects_total", "LCP Protocol-Rejects sent."),
+    _counter("pptp_lcp_echo_requests_total", "LCP Echo-Requests.", "direction"),
     _counter("pptp_lcp_echo_timeouts_total", "Links whose LCP echoes stayed unanswered.", "worker"),
 )
 
@@ -308,6 +338,9 @@ def markdown() -> str:
         "`pptp_traffic_*` are those of inner IP packets. No label ever holds a user's name or",
         "address. A counter outlives the worker that raised it; only `*_cpu_seconds_total` begins",
         "anew when the console itself is restarted, without the workers that had died before.",
+        "A page has less than 250 series, 80 more for each worker, 60 for each RADIUS server and 2",
+        "for each pool, so what need not be told by worker is the sum of all. Dashboards and",
+        "alerts stand in `ops/data`.",
         "",
         "| metric | type | labels | meaning |",
         "| --- | --- | --- | --- |",

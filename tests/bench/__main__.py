@@ -26,6 +26,7 @@ BENCHES: Final = (
     "numbered",
     "guest",
     "shaping",
+    "scrape",
 )
 
 

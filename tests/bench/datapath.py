@@ -191,8 +191,8 @@ def counts(samples: Samples) -> Packets:
         pure_acks=samples.total("pptp_gre_ack_only_packets_total"),
         data_seconds=samples.total("pptp_worker_cpu_seconds_total", thread="data"),
         wakeups=samples.total("pptp_worker_wakeups_total"),
-        receive_batches=samples.total("pptp_batch_packets_count", direction="gre_receive"),
-        transmit_batches=samples.total("pptp_batch_packets_count", direction="tun_receive"),
+        receive_batches=samples.total("pptp_batch_packets_count", direction="receive"),
+        transmit_batches=samples.total("pptp_batch_packets_count", direction="transmit"),
     )
 
 

@@ -10,17 +10,21 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from fastpath.layout import DATA_COUNTERS, HISTOGRAM_NAMES
+from fastpath.layout import DATA_COUNTERS, HISTOGRAM_NAMES, SETUP_PHASE_NAMES
 from ops import metrics
 from ops.console import collector
 from ops.console.series import SERIES, markdown
-from tests.ops.console.rig import ROOT, Console, Shared, console
+from ops.version import VERSION
+from tests.ops.console.rig import ROOT, Console, Shared, console, free_port, settings
+from workers.radius.packets import FAULTS
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -49,7 +53,7 @@ def test_every_name_of_the_list_is_on_the_page_and_no_other(running: Console) ->
         for s in family.samples:
             name = s.name if family.type != "histogram" else family.name
             present.setdefault(name, set()).update(set(s.labels) - {"le"})
-    assert present == {s.name: set(s.labels) for s in SERIES}
+    assert present == {s.name: set(s.labels) for s in SERIES if not s.optional}
 
 
 def test_radius(running: Console) -> None:
@@ -81,7 +85,14 @@ def test_every_counter_is_told() -> None:
     control = {name for name in metrics.CONTROL_COUNTERS if not name.startswith("auth_")}
     assert set(collector.CONTROL) | set(collector.BUS) == control
     assert tuple(collector.NETOPS) == metrics.NETOPS_COUNTERS
-    assert tuple(collector.HISTOGRAM_DIRECTIONS) == HISTOGRAM_NAMES
+    # What is sent in one go follows from what is read in one go.
+    untold = {"gre_tx", "tun_tx"}
+    assert set(collector.HISTOGRAM_DIRECTIONS) | untold == set(HISTOGRAM_NAMES)
+    told = collector.DATA, collector.CONTROL, collector.DISPATCHER, collector.BUS, collector.NETOPS
+    for name, labels in (target for table in told for target in table.values()):
+        series = collector.BY_NAME[name]
+        own = [label for label in series.labels if label not in ("worker", "process")]
+        assert len(labels) == len(own), name
 
 
 def test_promtool_finds_nothing_to_say(running: Console) -> None:
@@ -113,7 +124,7 @@ def test_values(running: Console) -> None:
     assert total(found, "pptp_bus_messages_total", process="dispatcher", direction="transmit") == 11
     assert total(found, "pptp_authentications_total", method="mschapv2", result="accept") == 11
     assert total(found, "pptp_authentications_total") == 11
-    assert total(found, "pptp_secrets_loads_total", worker="1", result="bad") == 1
+    assert total(found, "pptp_secrets_loads_total", result="bad") == 1
     assert total(found, "pptp_netops_routes_total", operation="add") == 9
     assert total(found, "pptp_traffic_packets_total", worker="0", direction="receive") == 100
     assert total(found, "pptp_traffic_bytes_total", worker="0", direction="receive") == 64000
@@ -133,12 +144,12 @@ def test_values(running: Console) -> None:
 
 def test_histogram_is_summed_up(running: Console) -> None:
     found = samples(running.metrics())
-    one = {"worker": "0", "direction": "gre_receive"}
+    one = {"worker": "0", "direction": "receive"}
     buckets = [
         total(found, "pptp_batch_packets_bucket", le=le, **one)
-        for le in ("1.0", "2.0", "4.0", "8.0", "256.0", "+Inf")
+        for le in ("1.0", "8.0", "64.0", "+Inf")
     ]
-    assert buckets == [5, 5, 8, 8, 8, 9]
+    assert buckets == [5, 8, 8, 9]
     assert total(found, "pptp_batch_packets_count", **one) == 9
     assert total(found, "pptp_batch_packets_sum", **one) == 400
 
@@ -189,8 +200,8 @@ def test_a_scrape_on_a_kept_connection_waits_for_no_delayed_ack(running: Console
             while len(rest) < length:
                 rest += s.recv(1 << 20)
             times.append(time.perf_counter() - begin)
-    # The trap costs 40 ms every time; a busy machine costs some of them something.
-    assert sorted(times)[len(times) // 2] < 0.035, times
+    # The trap costs 40 ms every time; a busy machine costs most of them something.
+    assert min(times) < 0.035, times
 
 
 def test_no_name_or_address_of_a_subscriber(running: Console) -> None:
@@ -198,6 +209,98 @@ def test_no_name_or_address_of_a_subscriber(running: Console) -> None:
         page = running.metrics(tcp=tcp)
         for secret in ("alice", "bob", "10.99.1.5", "192.0.2.", "6500000100"):
             assert secret not in page
+
+
+def test_budget_of_series(running: Console) -> None:
+    """Less than 250, 80 for each worker, 60 for each RADIUS server, and 2 for each pool."""
+    workers: Counter[str] = Counter()
+    servers: Counter[str] = Counter()
+    pools = rest = 0
+    for _, labels in samples(running.metrics()):
+        own = dict(labels)
+        process = own.get("process", "")
+        if "worker" in own or process.startswith("worker-"):
+            workers[own.get("worker") or process.removeprefix("worker-")] += 1
+        elif "server" in own:
+            servers[own["server"]] += 1
+        elif "pool" in own:
+            pools += 1
+        else:
+            rest += 1
+    print(f"series: {rest}, a worker {workers}, a server {servers}, pools {pools}")
+    assert rest < 250
+    assert set(workers) == {"0", "1"} and max(workers.values()) < 80
+    assert set(servers) == {"one"} and max(servers.values()) < 60
+    assert pools <= 2 * (len(running.settings.pools) + 1)
+
+
+def test_labels_come_from_closed_sets(running: Console) -> None:
+    """Whatever the sessions are called, the page's words are known before they come."""
+    drops = {collector.drop_reason(name) for name in DATA_COUNTERS}
+    closed = {
+        "version": {VERSION},
+        "worker": {"0", "1"},
+        "process": {"keeper", "netops", "dispatcher", "console", "accounts", "workers"}
+        | {"worker-0", "worker-1"},
+        "thread": {"data", "control"},
+        "state": {"starting", "active", "finishing"},
+        "phase": set(SETUP_PHASE_NAMES),
+        "pool": {pool.name for pool in running.settings.pools} | {"(static)"},
+        "method": set(metrics.AUTH_METHODS),
+        "kind": {"user", "source"},
+        "operation": {"add", "delete"},
+        "direction": {"receive", "transmit"},
+        "server": {"one"},
+        "type": {"auth", "acct", "coa", "disconnect", "other"},
+        "reason": {drop[1] for drop in drops if drop}
+        | set(metrics.REFUSALS)
+        | set(metrics.END_CAUSES)
+        | set(FAULTS),
+        "result": set(metrics.CONNECTION_RESULTS)
+        | set(metrics.AUTH_RESULTS)
+        | {"good", "bad", "challenge", "response", "ack", "nak", "not_allowed"},
+    }
+    for name, labels in samples(running.metrics(tcp=True)):
+        for label, value in labels:
+            if label != "le":
+                assert value in closed[label], (name, label, value)
+
+
+def test_the_busiest_sessions_if_asked_for(tmp_path: Path) -> None:
+    shared = Shared()
+    hostile = 'a"b\\c\nd{e="f"} 1'
+    sids = [f"{shared.up(i, f'u{i}', '10.99.1.5'):016x}" for i in range(5)]
+    sids.append(f"{shared.up(5, hostile, '10.99.1.6'):016x}")
+    for i in range(6):
+        shared.set_traffic(i, (1, 100 * i), (1, i), 0)
+    chosen = settings(free_port())
+    top = replace(chosen, metrics=replace(chosen.metrics, sessions="top:2"))
+    named = replace(chosen, metrics=replace(top.metrics, session_names=True))
+    name = "pptp_session_traffic_bytes_total"
+    with console(shared, tmp_path, top) as rig:
+
+        def found() -> dict[tuple[str, str, str], float]:
+            page = {k: v for k, v in samples(rig.metrics(tcp=True)).items() if k[0] == name}
+            return {
+                (dict(k[1])["sid"], dict(k[1])["username"], dict(k[1])["direction"]): v
+                for k, v in page.items()
+            }
+
+        assert found() == {
+            (sids[5], "", "receive"): 500,
+            (sids[5], "", "transmit"): 5,
+            (sids[4], "", "receive"): 400,
+            (sids[4], "", "transmit"): 4,
+        }
+        rig.reload(named)
+        until = time.monotonic() + 10
+        while (sids[5], hostile, "receive") not in found() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert {user for _, user, _ in found()} == {hostile, "u4"}
+        rig.reload(chosen)
+        while found() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert found() == {}
 
 
 def test_slots_used_equals_show_sessions_during_churn(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Makes the Grafana dashboards of ops/data/dashboards: `python -m ops.dashboards`."""
