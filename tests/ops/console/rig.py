@@ -26,7 +26,7 @@ from fastpath.layout import DATA_COUNTERS, HISTOGRAM_NAMES, Table
 from ops import boot
 from ops.metrics import CONTROL_COUNTERS, DISPATCHER_COUNTERS, NETOPS_COUNTERS
 from ops.ranges import parse_address
-from ops.settings import Metrics, Pool, Radius, RadiusServer, Server, Settings
+from ops.settings import Hooks, Metrics, Pool, Radius, RadiusServer, Server, Settings
 from ops.status_page import StatusPage
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,6 +67,14 @@ ACCOUNTS: dict[str, Any] = {
         }
         for kind, port in (("auth", 1812), ("acct", 1813))
     ],
+}
+
+
+HOOKS: dict[str, Any] = {
+    "results": {"ip_up:ok": 5, "ip_down:timeout": 1},
+    "seconds": {"ip_up": 0.25},
+    "running": 1,
+    "waiting": 2,
 }
 
 
@@ -204,6 +212,8 @@ class Console:
         control.listen(16)
         status = os.memfd_create("status")
         StatusPage(status, writable=True).write(ACCOUNTS)
+        hooks = os.memfd_create("hooks")
+        StatusPage(hooks, writable=True).write(HOOKS)
         data = {
             "role": "console",
             "index": 0,
@@ -214,6 +224,7 @@ class Console:
                 "table": shared.fd,
                 "control": control.fileno(),
                 "status": status,
+                "hooks": hooks,
             },
             "extra": {},
         }
@@ -222,12 +233,13 @@ class Console:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ops.console", "--boot-fd", str(memfd)],
-                pass_fds=(memfd, child.fileno(), shared.fd, control.fileno(), status),
+                pass_fds=(memfd, child.fileno(), shared.fd, control.fileno(), status, hooks),
                 stderr=log,
                 cwd=ROOT,
             )
         os.close(memfd)
         os.close(status)
+        os.close(hooks)
         child.close()
         control.close()
 
@@ -290,6 +302,7 @@ def settings(port: int = 0) -> Settings:
         Settings(),
         server=Server(user="nobody"),
         radius=Radius(servers=(RadiusServer("192.0.2.50", "testing123", name="one"),)),
+        hooks=Hooks(ip_up="/bin/true"),
         metrics=Metrics(listen=f"127.0.0.1:{port}" if port else ""),
         pools=(Pool("default", ("10.99.0.0-255", "10.99.1.0-255")), Pool("vip", ("10.50.0.0/30",))),
     )

@@ -22,6 +22,8 @@ from fastpath.layout import DATA_COUNTERS, HISTOGRAM_NAMES, SETUP_PHASE_NAMES
 from ops import metrics
 from ops.console import collector
 from ops.console.series import SERIES, markdown
+from ops.hook_event import HOOKS
+from ops.hook_event import RESULTS as HOOK_RESULTS
 from ops.version import VERSION
 from tests.ops.console.rig import ROOT, Console, Shared, console, free_port, settings
 from workers.radius.packets import FAULTS
@@ -247,7 +249,8 @@ def test_labels_come_from_closed_sets(running: Console) -> None:
         "phase": set(SETUP_PHASE_NAMES),
         "pool": {pool.name for pool in running.settings.pools} | {"(static)"},
         "method": set(metrics.AUTH_METHODS),
-        "kind": {"user", "source"},
+        "kind": {"user", "source", "proxy", "list"},
+        "hook": set(HOOKS),
         "operation": {"add", "delete"},
         "direction": {"receive", "transmit"},
         "server": {"one"},
@@ -258,6 +261,7 @@ def test_labels_come_from_closed_sets(running: Console) -> None:
         | set(FAULTS),
         "result": set(metrics.CONNECTION_RESULTS)
         | set(metrics.AUTH_RESULTS)
+        | set(HOOK_RESULTS)
         | {"good", "bad", "challenge", "response", "ack", "nak", "not_allowed"},
     }
     for name, labels in samples(running.metrics(tcp=True)):
