@@ -95,7 +95,7 @@ class Live:
     def set_up_times(self, now: float) -> dict[str, float]:
         """Seconds of each phase the session went through, and in total, when it is up at `now`."""
         begin = before = self.allotted_ns / 1e9
-        took = {}
+        took: dict[str, float] = {}
         for phase in ("call", "lcp", "auth"):
             if phase in self.times:
                 took[phase] = max(0.0, self.times[phase] - before)

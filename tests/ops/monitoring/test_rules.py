@@ -358,7 +358,11 @@ def test_an_hour_without_anything_wrong_is_quiet(tmp_path: Path) -> None:
         {"expr": query, "eval_time": f"{at}m", "exp_samples": [{"labels": "{}", "value": 0}]}
         for at in range(2, 60, 6)
     ]
-    test = {"interval": "1m", "input_series": _series(calm), "promql_expr_test": looks}
+    test: dict[str, object] = {
+        "interval": "1m",
+        "input_series": _series(calm),
+        "promql_expr_test": looks,
+    }
     promtool([test], tmp_path / "tests.yml")
 
 
