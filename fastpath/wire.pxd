@@ -4,6 +4,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from "sum.h" nogil:
+    uint64_t sum_words(const uint8_t *p, size_t n)
+
 
 cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
     return <uint16_t>((p[0] << 8) | p[1])
@@ -40,20 +43,20 @@ cdef inline uint32_t sum16(const uint8_t *p, size_t n) noexcept nogil:
     Adds native 32-bit words and swaps once at the end: the sum does not care (RFC 1071 2B).
     """
     cdef uint64_t a = 0, b = 0
-    cdef uint32_t w0, w1, w2, w3
-    cdef uint32_t folded
+    cdef uint32_t w0, w1, folded
     cdef uint16_t half
-    while n >= 16:
+    cdef size_t large = n & ~<size_t>31
+    if n >= 128:
+        a = sum_words(p, large)
+        p += large
+        n -= large
+    while n >= 8:
         memcpy(&w0, p, 4)
         memcpy(&w1, p + 4, 4)
-        memcpy(&w2, p + 8, 4)
-        memcpy(&w3, p + 12, 4)
         a += w0
         b += w1
-        a += w2
-        b += w3
-        p += 16
-        n -= 16
+        p += 8
+        n -= 8
     while n >= 2:
         memcpy(&half, p, 2)
         a += half

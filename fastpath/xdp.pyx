@@ -211,6 +211,9 @@ cdef uint32_t xdp_take(xdp_way *w, uint32_t most) noexcept nogil:
             u.state.frames[i] = d.address & ~<uint64_t>(XSK_FRAME - 1)
             w.at[got] = u.base + d.address + XSK_ETHERNET
             w.size_of[got] = d.size - XSK_ETHERNET
+            # The kernel may have written it on another CPU: headers, and the inner ones.
+            prefetch(w.at[got])
+            prefetch(w.at[got] + 64)
             got += 1
         u.state.taken = first
         u.state.fill = u.fill.producer[0]

@@ -295,6 +295,7 @@ class OurServer:
     cpus: tuple[int, ...] = (CPU,)
     batch: int = 0  # of gre.batch; 0: the default
     ways: Ways = field(default_factory=Ways)
+    receive_buffer: int = RECEIVE_BUFFER
     settings: Settings = field(default_factory=Settings)
     threads: list[threading.Thread] = field(default_factory=list)
     engines: list[fast.Engine] = field(default_factory=list)
@@ -316,7 +317,7 @@ class OurServer:
     def _open(self) -> None:
         self.settings = Settings(
             gre=Gre(
-                receive_buffer_bytes=RECEIVE_BUFFER,
+                receive_buffer_bytes=self.receive_buffer,
                 interface=self.ways.interface,
                 mode=self.ways.receive,
                 send=self.ways.send,

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fastpath import mppe
 from ops.client.netns import NetnsError
 from ops.client.playground import why_not
+from ops.settings import Gre
 from tests.bench import rig
 from tests.bench.plain import STRIDE, SUPER, Burst, Counts, Plain, sessions
 from tests.bench.results import BenchError, Result, cannot
@@ -100,6 +101,7 @@ class Bench:
                         *(enter(Wire()), self.calls, self.encrypted),
                         batch=self.batch,
                         ways=WAYS[way],
+                        receive_buffer=Gre().receive_buffer_bytes,  # as in service
                     )
                 )
                 for way in self.ways
