@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,7 @@ RTA_VIA, RTA_ENCAP, RTA_NH_ID = 18, 22, 30
 RTAX_MTU: Final = 2
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_VALID: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
+IFLA_ADDRESS: Final = 1
 IFLA_MTU: Final = 4
 ARPHRD_ETHER: Final = 1
 IFF_UP, IFF_RUNNING = 0x1, 0x40
@@ -88,7 +89,10 @@ def _number(value: bytes) -> int:
 class Resolver:
     """Asks the kernel; what it learned of links and neighbours is kept until `forget`."""
 
-    def __init__(self) -> None:
+    def __init__(self, rings: Mapping[int, bytes] | None = None) -> None:
+        """`rings`: devices that AF_XDP sends on, and the hardware address it writes there. One
+        that has another by now is no plain link any more."""
+        self._rings = rings or {}
         self._ask = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
         )
@@ -181,7 +185,9 @@ class Resolver:
                 _family, kind, _index, flags, _change = IFINFO.unpack_from(body)
                 up = flags & IFF_UP and flags & IFF_RUNNING
                 found = attributes(body[IFINFO.size :])
-                if kind == ARPHRD_ETHER and up and IFLA_MTU in found:
+                ours = self._rings.get(ifindex, found.get(IFLA_ADDRESS))
+                same = found.get(IFLA_ADDRESS) == ours
+                if kind == ARPHRD_ETHER and up and same and IFLA_MTU in found:
                     self._links[ifindex] = _number(found[IFLA_MTU])
         return self._links[ifindex]
 

@@ -135,7 +135,9 @@ class Service:
                 "no accounts",
                 hint="nobody can log in: set chap_secrets, users or radius.servers",
             )
-        way_out = WayOut(engine, loop) if "hop" in started.fds else None
+        told_rings = started.extra.get("xdp", [])
+        rings = {unit["ifindex"]: bytes.fromhex(unit["mac"]) for unit in told_rings}
+        way_out = WayOut(engine, loop, rings) if "hop" in started.fds else None
         self._way_out = way_out
         told = (lambda value: way_out.close(bool(value))) if way_out else (lambda value: None)
         self._netops = NetopsClient(started.fds["netops"], loop, told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from workers.hops import Hop, Resolver
@@ -26,10 +27,15 @@ class Engine(Protocol):
 class WayOut:
     """The hops of one worker's sessions."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        loop: asyncio.AbstractEventLoop,
+        rings: Mapping[int, bytes] | None = None,
+    ) -> None:
         self._engine = engine
         self._loop = loop
-        self._resolver = Resolver()
+        self._resolver = Resolver(rings)
         self._handles: dict[Peer, set[Handle]] = {}
         self._hops: dict[Peer, Hop | None] = {}
         self._tries: dict[Peer, int] = {}

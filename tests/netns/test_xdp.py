@@ -190,6 +190,25 @@ def _outlives_its_worker(near: Space, address: str, site: Site, keeper: Keeper) 
     }
 
 
+def test_a_new_hardware_address(pair: Pair, start_keeper: rough.StartKeeper) -> None:
+    """Program and rings know the old one: packet and raw sockets carry on."""
+    near, server = pair
+    with served(pair, start_keeper, gre=rings(server)) as (site, one, _):
+        server.sh(f"ip link set {device(server)} address 02:00:00:00:12:34")
+        near.sh("ip neigh flush all")
+
+        def round_the_rings() -> bool:
+            before = counts(site)
+            ping(near, one.address, LOCAL, 5)
+            after = counts(site)
+            received = after["received by ring"] == before["received by ring"]
+            sent = after["sent by ring"] == before["sent by ring"]
+            return received and sent and after["received"] > before["received"]
+
+        spaces.wait_for(round_the_rings, 20)
+        assert " 0% packet loss" in ping(near, one.address, LOCAL, 5)
+
+
 def test_fragments_go_round_the_rings(pair: Pair, start_keeper: rough.StartKeeper) -> None:
     near, server = pair
     for space in pair:
