@@ -72,6 +72,7 @@ class Isolation:
         self._table = f"inet pptpcon_{zlib.crc32(run_dir.encode()):08x}"
         self._devices = devices
         self._on = False
+        self._seen = 0
 
     def set(self, wanted: bool) -> None:
         """Put the rule there, or take it away, whatever a predecessor left."""
@@ -87,16 +88,21 @@ class Isolation:
         else:
             self._commands.run(f"add table {table}\ndelete table {table}\n")
         self._on = wanted
+        self._seen = self._counter() if wanted else 0
 
     def dropped(self) -> int:
         """Packets since the last call."""
         if not self._on:
             return 0
         try:
-            found = self._commands.run(f"reset counter {self._table} isolated")
+            before, self._seen = self._seen, self._counter()
         except NftError:  # somebody flushed the ruleset: set it anew
             self.set(True)
             return 0
+        return max(0, self._seen - before)
+
+    def _counter(self) -> int:
+        found = self._commands.run(f"list counter {self._table} isolated")
         return sum(
             int(entry["counter"]["packets"])
             for entry in found.get("nftables", ())

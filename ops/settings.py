@@ -304,7 +304,6 @@ class Lan:
     interface: str = ""  # that they are on; "": where the routing table leads
     isolate: bool = False  # nothing from subscriber to subscriber
     list_table: str = "inet pptpcon_lists"  # family and name of the nft table with address lists
-    netns: str = ""  # of TUNs, routes and all the above; "": the one we are started in
 
 
 @dataclass(frozen=True, slots=True)

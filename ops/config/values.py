@@ -182,12 +182,6 @@ def check_interface(text: str) -> str:
     return text
 
 
-def check_netns(text: str) -> str:
-    if not re.fullmatch(r"[!-.0-~]{0,255}|/[!-~]{1,4000}", text) or text in (".", ".."):
-        raise _refuse('must be a name of "ip netns list" or an absolute path, or empty')
-    return text
-
-
 def check_nft_table(text: str) -> str:
     """FAMILY NAME; ours to put into a text that libnftables reads."""
     if not re.fullmatch(r"(inet|ip) [A-Za-z][A-Za-z0-9_]{0,63}", text):

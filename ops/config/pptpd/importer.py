@@ -42,7 +42,6 @@ _NO_MEANING: Final[dict[str, str]] = {
     "forks": "pptpcon stays in the foreground",
 }
 _LOST: Final[dict[str, str]] = {
-    "logwtmp": "wtmp is not written; use the log, and pptpcon show sessions",
     "bcrelay": "broadcasts are not relayed; name a WINS server (ms-wins) for Windows networking",
     "vrf": "no VRF devices; run pptpcon in a network namespace of its own (ip netns exec)",
 }
@@ -108,6 +107,9 @@ class _Importer:
                 self.draft.quiet(origin, f"{line.key}: {_NO_MEANING[line.key]}")
             elif line.key in _LOST:
                 self.draft.loud(origin, f"{line.key}: {_LOST[line.key]}")
+            elif line.key == "logwtmp":
+                self.draft.set("records", "utmp", "/run/utmp", origin)
+                self.draft.set("records", "wtmp", "/var/log/wtmp", origin)
             elif line.key not in _TAKEN:
                 unknown.append(line)
                 continue

@@ -88,11 +88,6 @@ _FILTER: Final = "no filter of this kind; use an nftables rule on the subscriber
 _CLIENT: Final = "is for calling out; a concentrator only answers"
 _HOOK: Final = "no program is started for a session; its log lines name user and address"
 LOST: Final[dict[str, tuple[int, str]]] = {
-    "proxyarp": (
-        0,
-        "no ARP is answered for subscribers by pptpcon itself. If remoteip lies in the LAN's"
-        " subnet: sysctl net.ipv4.conf.LAN.proxy_arp=1 on the LAN's interface",
-    ),
     "mppe-stateful": (0, "stateless MPPE is what every client knows; else mppe.stateful"),
     "idle": (1, _LIMIT),
     "maxconnect": (1, _LIMIT),
@@ -128,8 +123,6 @@ LOST: Final[dict[str, tuple[int, str]]] = {
     "password": (1, _CLIENT),
     "+ua": (1, _CLIENT),
     "remotename": (1, _CLIENT),
-    "ip-up-script": (1, _HOOK),
-    "ip-down-script": (1, _HOOK),
     "ip-pre-up-script": (1, _HOOK),
     "privgroup": (1, "only root starts pptpcon"),
     "set": (1, _HOOK),
@@ -288,6 +281,14 @@ class Options:
             servers.append(given[0])
             self.draft.set("ip", key, list(servers), origin)
 
+    def _proxyarp(self, name: str, _: list[str], origin: Origin) -> None:
+        self.draft.set("lan", "proxy", "on", origin)
+
+    def _script(self, name: str, given: list[str], origin: Origin) -> None:
+        """ip-up-script, ip-down-script."""
+        note = "$1 is a name of the session's own, no interface; it runs as hooks.user"
+        self.draft.set("hooks", name[: -len("-script")].replace("-", "_"), given[0], origin, note)
+
     def _set_name(self, name: str, given: list[str], origin: Origin) -> None:
         if name == "domain":
             self.domain = given[0]
@@ -429,6 +430,9 @@ _HANDLERS: Final[dict[str, tuple[int, _Handler]]] = {
     "name": (1, Options._set_name),
     "domain": (1, Options._set_name),
     "usehostname": (0, Options._usehostname),
+    "proxyarp": (0, Options._proxyarp),
+    "ip-up-script": (1, Options._script),
+    "ip-down-script": (1, Options._script),
     "chapms-strip-domain": (0, Options._strip),
     "debug": (0, Options._debug),
     "-d": (0, Options._debug),
