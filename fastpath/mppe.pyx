@@ -10,20 +10,31 @@ Zen 4, and OpenSSL's assembler beside them:
     key schedule             290      130       550
     SHA-1 of a change         70       35        55
 
-The kernels are chosen at start by what the CPU has; those in C serve every other. The slow,
-obvious twin is workers/ppp/mppe_twin.py.
+The kernels are chosen at start by what the CPU has; those in C serve every other. Without SHA
+extensions SHA-1 of the changes goes by the lanes of AVX2 or AVX-512. The slow, obvious twin is
+workers/ppp/mppe_twin.py.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from fastpath.wire cimport be32, put32
+from fastpath.wire cimport put32
 
 cdef extern from "sha1_ni.h" nogil:
     int sha1_ni_usable()
     void sha1_ni_blocks(uint32_t *state, const uint8_t *data, unsigned blocks)
     void sha1_ni_one(const uint8_t **starts, const uint8_t **keys, uint8_t *out)
     void sha1_ni_three(const uint8_t **starts, const uint8_t **keys, uint8_t *out)
+
+cdef extern from "sha1_lanes.h" nogil:
+    enum:
+        SHA1_LANES
+    int sha1_avx2_usable()
+    int sha1_avx512_usable()
+    void sha1_scalar_blocks(uint32_t *state, const uint8_t *data, unsigned blocks)
+    void sha1_avx2_changes(const uint8_t **starts, const uint8_t **keys, uint32_t n, uint8_t *out)
+    void sha1_avx512_changes(const uint8_t **starts, const uint8_t **keys, uint32_t n,
+                             uint8_t *out)
 
 ctypedef void (*lanes_function)(void *tables, uint8_t *streams, uint32_t blocks,
                                 uint32_t x) noexcept nogil
@@ -42,58 +53,52 @@ cdef extern from "rc4_lanes.h" nogil:
     void xor_stream(uint8_t *data, const uint8_t *stream, uint32_t n)
 
 ctypedef void (*sha1_function)(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil
+ctypedef void (*changes_function)(const uint8_t **starts, const uint8_t **keys, uint32_t n,
+                                  uint8_t *out) noexcept nogil
 
-cdef sha1_function sha1_blocks = sha1_portable
-cdef bint by_sha_ni = False
+cdef sha1_function sha1_blocks = sha1_by_words
+cdef changes_function sha1_changes = NULL      # of up to LANES keys in step; NULL: one by one
 cdef bint by_lanes = False
 
 
-cdef inline uint32_t rol(uint32_t v, int n) noexcept nogil:
-    return (v << n) | (v >> (32 - n))
-
-
-cdef void sha1_portable(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil:
-    """FIPS 180-4 section 6.1.2, word for word."""
-    cdef uint32_t w[80]
-    cdef uint32_t a, b, c, d, e, t
-    cdef int i
-    while blocks:
-        for i in range(16):
-            w[i] = be32(data + 4 * i)
-        for i in range(16, 80):
-            w[i] = rol(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1)
-        a = state[0]
-        b = state[1]
-        c = state[2]
-        d = state[3]
-        e = state[4]
-        for i in range(80):
-            if i < 20:
-                t = ((b & c) | (~b & d)) + 0x5A827999U
-            elif i < 40:
-                t = (b ^ c ^ d) + 0x6ED9EBA1U
-            elif i < 60:
-                t = ((b & c) | (b & d) | (c & d)) + 0x8F1BBCDCU
-            else:
-                t = (b ^ c ^ d) + 0xCA62C1D6U
-            t = t + rol(a, 5) + e + w[i]
-            e = d
-            d = c
-            c = rol(b, 30)
-            b = a
-            a = t
-        state[0] += a
-        state[1] += b
-        state[2] += c
-        state[3] += d
-        state[4] += e
-        data += 64
-        blocks -= 1
+cdef void sha1_by_words(uint32_t *state, const uint8_t *data, unsigned blocks) noexcept nogil:
+    sha1_scalar_blocks(state, data, blocks)
 
 
 cdef void sha1_by_instruction(uint32_t *state, const uint8_t *data,
                               unsigned blocks) noexcept nogil:
     sha1_ni_blocks(state, data, blocks)
+
+
+cdef void changes_by_instruction(const uint8_t **starts, const uint8_t **keys, uint32_t n,
+                                 uint8_t *out) noexcept nogil:
+    """Three at a time; two are carried as three with one of them twice."""
+    cdef uint8_t spare[48]
+    cdef const uint8_t *start[3]
+    cdef const uint8_t *key[3]
+    cdef uint32_t i = 0
+    while n - i >= 3:
+        sha1_ni_three(starts + i, keys + i, out + 16 * i)
+        i += 3
+    if n - i == 1:
+        sha1_ni_one(starts + i, keys + i, out + 16 * i)
+    elif n - i == 2:
+        start[0] = starts[i]
+        start[1] = start[2] = starts[i + 1]
+        key[0] = keys[i]
+        key[1] = key[2] = keys[i + 1]
+        sha1_ni_three(start, key, spare)
+        memcpy(out + 16 * i, spare, 32)
+
+
+cdef void changes_by_avx2(const uint8_t **starts, const uint8_t **keys, uint32_t n,
+                          uint8_t *out) noexcept nogil:
+    sha1_avx2_changes(starts, keys, n, out)
+
+
+cdef void changes_by_avx512(const uint8_t **starts, const uint8_t **keys, uint32_t n,
+                            uint8_t *out) noexcept nogil:
+    sha1_avx512_changes(starts, keys, n, out)
 
 
 cdef uint32_t key_size(uint32_t bits) noexcept nogil:
@@ -154,33 +159,29 @@ cdef void wide_key(uint8_t *wide, const uint8_t *key, uint32_t size) noexcept no
 
 cdef void sha_keys(key_chain **chains, uint32_t n, uint8_t *keys) noexcept nogil:
     """GetNewKeyFromSHA of n chains (at most LANES), 16 octets each."""
-    cdef const uint8_t *starts[3]
-    cdef const uint8_t *olds[3]
-    cdef uint8_t fresh[48]
-    cdef uint32_t at[3]
+    cdef const uint8_t *starts[LANES]
+    cdef const uint8_t *olds[LANES]
+    cdef uint8_t fresh[16 * LANES]
+    cdef uint32_t at[LANES]
     cdef uint32_t i, k, wide = 0
     for i in range(n):
-        if not by_sha_ni or chains[i].bits != 128:
-            k = key_size(chains[i].bits)
-            sha_key(chains[i].start, chains[i].key, k, fresh)
-            wide_key(keys + 16 * i, fresh, k)
+        if chains[i].bits == 128 and sha1_changes != NULL:
+            starts[wide] = chains[i].start
+            olds[wide] = chains[i].key
+            at[wide] = i
+            wide += 1
             continue
-        starts[wide] = chains[i].start
-        olds[wide] = chains[i].key
-        at[wide] = i
-        wide += 1
-        if wide == 3:
-            sha1_ni_three(starts, olds, fresh)
-            for k in range(3):
-                memcpy(keys + 16 * at[k], fresh + 16 * k, 16)
-            wide = 0
-    if wide == 1:
-        sha1_ni_one(starts, olds, keys + 16 * at[0])
-    elif wide == 2:
-        starts[2] = starts[1]
-        olds[2] = olds[1]
-        sha1_ni_three(starts, olds, fresh)
-        for k in range(2):
+        k = key_size(chains[i].bits)
+        sha_key(chains[i].start, chains[i].key, k, fresh)
+        wide_key(keys + 16 * i, fresh, k)
+    if wide == 1 and sha1_blocks == sha1_by_words:
+        # Eight lanes for one key would take longer than the key alone.
+        sha_key(starts[0], olds[0], 16, keys + 16 * at[0])
+    elif wide == n:
+        sha1_changes(starts, olds, n, keys)
+    elif wide:
+        sha1_changes(starts, olds, wide, fresh)
+        for k in range(wide):
             memcpy(keys + 16 * at[k], fresh + 16 * k, 16)
 
 
@@ -478,14 +479,24 @@ cdef void crypt_pair(crypt_job **jobs, uint32_t n) noexcept nogil:
 KERNELS = {
     "portable": ("portable", "portable"),
     "sse4.1": ("portable", "sse4.1"),
+    "avx2": ("avx2", "sse4.1"),
+    "avx512": ("avx512", "sse4.1"),
     "sha-ni": ("sha-ni", "sse4.1"),
 }
+cdef str sha1_name = "portable"
+
+
+def sha1_usable():
+    """The SHA-1 kernels that this CPU can run."""
+    return ["portable", *(name for name, usable in (("avx2", sha1_avx2_usable()),
+                                                    ("avx512", sha1_avx512_usable()),
+                                                    ("sha-ni", sha1_ni_usable())) if usable)]
 
 
 def usable():
     """The names in KERNELS that this CPU can run, the fastest last."""
     return [name for name, (sha1, rc4) in KERNELS.items()
-            if (sha1 != "sha-ni" or sha1_ni_usable()) and (rc4 != "sse4.1" or rc4_lanes_usable())]
+            if sha1 in sha1_usable() and (rc4 != "sse4.1" or rc4_lanes_usable())]
 
 
 def kernels_of(str name):
@@ -525,19 +536,26 @@ def fastest():
 
 def kernels():
     """The kernels in use."""
-    return {"sha1": "sha-ni" if by_sha_ni else "portable",
-            "rc4": "sse4.1" if by_lanes else "portable"}
+    return {"sha1": sha1_name, "rc4": "sse4.1" if by_lanes else "portable"}
 
 
 def use_kernels(*, str sha1, str rc4):
     """Any two kernels, for tests; ValueError if this CPU lacks one."""
-    global sha1_blocks, by_sha_ni, by_lanes
-    if sha1 not in ("portable", "sha-ni") or (sha1 == "sha-ni" and not sha1_ni_usable()):
+    global sha1_blocks, sha1_changes, sha1_name, by_lanes
+    if sha1 not in sha1_usable():
         raise ValueError(f"no SHA-1 kernel {sha1!r} on this CPU")
     if rc4 not in ("portable", "sse4.1") or (rc4 == "sse4.1" and not rc4_lanes_usable()):
         raise ValueError(f"no RC4 kernel {rc4!r} on this CPU")
-    by_sha_ni = sha1 == "sha-ni"
-    sha1_blocks = sha1_by_instruction if by_sha_ni else sha1_portable
+    sha1_blocks = sha1_by_instruction if sha1 == "sha-ni" else sha1_by_words
+    if sha1 == "sha-ni":
+        sha1_changes = changes_by_instruction
+    elif sha1 == "avx2":
+        sha1_changes = changes_by_avx2
+    elif sha1 == "avx512":
+        sha1_changes = changes_by_avx512
+    else:
+        sha1_changes = NULL
+    sha1_name = sha1
     by_lanes = rc4 == "sse4.1"
 
 

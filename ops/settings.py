@@ -16,7 +16,7 @@ T = TypeVar("T")
 AuthMethod = Literal["pap", "chap-md5", "mschap", "mschapv2", "eap"]
 EapType = Literal["mschapv2", "md5", "relay"]
 MppePolicy = Literal["require", "prefer", "deny"]
-MppeKernel = Literal["auto", "portable", "sse4.1", "sha-ni"]
+MppeKernel = Literal["auto", "portable", "sse4.1", "avx2", "avx512", "sha-ni"]
 StatefulPolicy = Literal["refuse", "allow", "ask"]
 DomainPolicy = Literal["keep", "strip", "map", "allow"]
 
