@@ -27,6 +27,7 @@ BENCHES: Final = (
     "guest",
     "shaping",
     "scrape",
+    "routes",
 )
 
 

@@ -10,8 +10,9 @@ import pytest
 from dispatcher.exchange import Call, CallState
 from dispatcher.pptp.messages import OutgoingReply, OutgoingRequest
 from ops import messages as bus
+from ops.networks import Network
 from ops.ranges import parse_address
-from ops.settings import Bans, Ip, Limits, Pool, Settings
+from ops.settings import Bans, Ip, Limits, Pool, Pool6, Settings
 from tests.dispatcher.test_exchange import SETTINGS, Box, of
 
 STATIC = parse_address("10.9.9.9")
@@ -271,3 +272,38 @@ def test_a_range_that_a_reload_takes_away_gives_no_more(make: Make) -> None:
     box.say(0, bus.Ended(*call.handle))
     box.take()
     assert admitted(ask(box, "u0")[1]).reason == "no_address"
+
+
+SIX = replace(
+    SETTINGS,
+    ipv6=replace(
+        SETTINGS.ipv6,
+        ipv6cp="on",
+        pools=(Pool6("links", ("2001:db8:1::/63",)), Pool6("homes", ("2001:db8:2::/48",), 56)),
+    ),
+)
+
+
+def test_ipv6_prefixes_are_in_the_record_before_the_answer(make: Make) -> None:
+    box = make(SIX)
+    words = ("", "links", "2001:db8:7::/48", "homes", "2001:db8::9", "")
+
+    def six(user: str) -> tuple[Call, list[str]]:
+        call = box.started(box.connect())
+        box.take()
+        box.say(0, bus.Admit(*call.handle, user, 0, "", user, 0, words))
+        assert not admitted(box.take()).reason
+        given = box.table.granted6(call.index)
+        return call, [str(Network(*net)) if net[1] else "" for net in given]
+
+    first, got = six("bob")
+    assert got == ["2001:db8:1::/64", "2001:db8:7::/48", "2001:db8::9/128"]
+    _, got = six("eve")  # what is bob's she does without, and has a session all the same
+    assert got == ["2001:db8:1:1::/64", "", ""]
+    _, got = six("dan")
+    assert got == ["", "", ""]
+    box.say(0, bus.Down(*first.handle, "user_request", "over"))
+    box.say(0, bus.Ended(*first.handle))
+    box.take()
+    _, got = six("bob")
+    assert got == ["2001:db8:1::/64", "2001:db8:7::/48", "2001:db8::9/128"]

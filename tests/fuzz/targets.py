@@ -27,6 +27,7 @@ TARGETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "config": ("tests.fuzz.config", ("ops.config", "ops.ranges")),
     "rules": ("tests.fuzz.rules", ("dispatcher.ruleset", "dispatcher.firewall")),
     "radius": ("tests.fuzz.radius", ("workers.radius",)),
+    "ipv6": ("tests.fuzz.ipv6", ("workers.ipv6",)),
     "secrets": ("tests.fuzz.secrets", ("workers.secrets_file",)),
 }
 NEEDS_ROOT: Final = frozenset({"engine"})  # raw sockets

@@ -35,6 +35,8 @@ FIELDS = (
     "Framed-IP-Address",
     "NAS-Port-Type",
     "Tunnel-Client-Endpoint",
+    "Framed-IPv6-Prefix",
+    "Delegated-IPv6-Prefix",
 )
 
 CONFIG = """\

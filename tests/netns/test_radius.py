@@ -27,6 +27,7 @@ import pytest
 from ops.config.show import to_toml
 from ops.settings import (
     Accounts,
+    Ipv6,
     Limits,
     Mppe,
     Pool,
@@ -53,6 +54,10 @@ anna Cleartext-Password := "wonder"
 	Idle-Timeout = 1800,
 	Mikrotik-Rate-Limit = "1M/2M",
 	MS-Primary-DNS-Server = 10.99.0.53,
+	Framed-Route = "10.88.0.0/24 0.0.0.0 1",
+	Framed-Route += "10.89.0.0/16",
+	Framed-IPv6-Prefix = 2001:db8:5::/64,
+	Delegated-IPv6-Prefix = 2001:db8:600::/56,
 	Class = "gold"
 
 DEFAULT Cleartext-Password := "secret", User-Name =~ "^user"
@@ -78,6 +83,7 @@ def conf(state: Path, *servers: RadiusServer, radius: Radius = FAST) -> Settings
         server=Server(state_dir=str(state)),
         limits=Limits(max_sessions=256),
         pools=(Pool("default", ("10.99.1.1-250",)),),
+        ipv6=Ipv6(ipv6cp="on"),
         radius=coa,
     )
 
@@ -222,12 +228,17 @@ def test_every_method_and_all_of_a_session(
         policy = policy_of(pair[1], "anna")
         assert policy["session_timeout_s"] == 3600 and policy["idle_timeout_s"] == 1800
         assert (policy["rate_up"], policy["rate_down"]) == (1_000_000, 2_000_000)
+        behind = "ip route show proto 201 type unicast"
+        assert all(net in pair[1].sh(behind) for net in ("10.88.0.0/24", "10.89.0.0/16"))
         assert policy["dns"] == ["10.99.0.53"] and policy["source"] == "radius"
         server.heard("Interim-Update", 1)
     with client(pair[0], "anna", "wrong") as refused:
         assert refused.wait(20) != 0
     assert "E=691" in keeper.text and "secret" not in keeper.text
     stop = server.heard("Stop", ups + 1)[-1]
+    start = server.heard("Start", ups + 1)[-1]
+    assert start["Framed-IPv6-Prefix"] == "2001:db8:5::/64"
+    assert start["Delegated-IPv6-Prefix"] == "2001:db8:600::/56"
     # The octets of 20 pings of 84: what the data path delivered, to the packet.
     assert (stop["Acct-Input-Octets"], stop["Acct-Output-Octets"]) == ("1680", "1680")
     assert (stop["Acct-Input-Packets"], stop["Acct-Output-Packets"]) == ("20", "20")
@@ -294,8 +305,12 @@ def test_a_change_and_an_end(
             'Mikrotik-Rate-Limit = "64k/512k"',
             "Session-Timeout = 77",
             "Acct-Interim-Interval = 1",
+            'Framed-Route = "10.90.0.0/16"',
         )
         assert "CoA-ACK" in said, said
+        behind = "ip route show proto 201 type unicast"
+        wait_for(lambda: "10.90.0.0/16" in pair[1].sh(behind))
+        assert "10.88.0.0" not in pair[1].sh(behind)
         policy = policy_of(pair[1], "anna")
         assert (policy["rate_up"], policy["rate_down"]) == (64_000, 512_000)
         assert policy["session_timeout_s"] == 77

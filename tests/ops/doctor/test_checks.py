@@ -28,7 +28,18 @@ from ops.doctor import (
 from ops.doctor.examine import CHECKS, Check, examine
 from ops.doctor.finding import Finding
 from ops.doctor.host import Host, Owner, Uplink
-from ops.settings import Gre, Limits, Listen, Ppp, Radius, RadiusServer, Server, Settings
+from ops.settings import (
+    Gre,
+    Ipv6,
+    Limits,
+    Listen,
+    Pool6,
+    Ppp,
+    Radius,
+    RadiusServer,
+    Server,
+    Settings,
+)
 from workers.radius.packets import Packet, response
 
 NO_RULES: dict[str, list[dict[str, str]]] = {
@@ -74,6 +85,18 @@ def test_forwarding(root: Path) -> None:
     assert found(forwarding.look, made_up(root, uplinks=two)) == [
         ("warning", "net.ipv4.conf.eth1.rp_filter", "sysctl -w net.ipv4.conf.eth1.rp_filter=2")
     ]
+
+
+def test_forwarding_of_ipv6(root: Path) -> None:
+    six = Ipv6(ipv6cp="on", pools=(Pool6("links", ("2001:db8::/40",)),))
+    write(root, "sys/net/ipv6/conf/all/forwarding", "0\n")
+    assert found(forwarding.look, made_up(root)) == []
+    host = made_up(root, Settings(ipv6=six))
+    key = "net.ipv6.conf.all.forwarding"
+    assert found(forwarding.look, host) == [("error", key, f"sysctl -w {key}=1")]
+    write(root, "sys/net/ipv6/conf/all/disable_ipv6", "1\n")
+    key = "net.ipv6.conf.all.disable_ipv6"
+    assert found(forwarding.look, host) == [("error", key, f"sysctl -w {key}=0")]
 
 
 @pytest.mark.parametrize(
