@@ -42,7 +42,8 @@ class Prefixes:
 
     @property
     def size(self) -> int:
-        return min(MOST, sum(1 << self.length - net.length for net in self.nets))
+        routers = sum(self.length == 128 and net.length < 127 for net in self.nets)
+        return min(MOST, sum(1 << self.length - net.length for net in self.nets) - routers)
 
     def has(self, found: Network) -> bool:
         return found.length == self.length and any(net.holds(found) for net in self.nets)
@@ -51,18 +52,27 @@ class Prefixes:
         """One that is free; None: there is none."""
         if self.held >= self.size:
             return None
-        while len(self._returned) >= REMEMBERED or self._cursor >= self.size:
+        end = sum(1 << self.length - net.length for net in self.nets)
+        while len(self._returned) >= REMEMBERED or self._cursor >= end:
             if not self._returned:
                 return None
             found, _ = self._returned.popitem(last=False)
             if ledger.free(found):
                 return found
-        while self._cursor < self.size:
+        while self._cursor < end:
             found = self._at(self._cursor)
             self._cursor += 1
+            if self._anycast(found):
+                continue
             if found not in self._returned and ledger.free(found):
                 return found
         return self.take(ledger) if self._returned else None
+
+    def _anycast(self, found: Network) -> bool:
+        """RFC 4291 section 2.6.1: the first address of a subnet is all its routers'."""
+        return self.length == 128 and any(
+            net.length < 127 and net.first == found.first for net in self.nets
+        )
 
     def _at(self, position: int) -> Network:
         for net in self.nets:

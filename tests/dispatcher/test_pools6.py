@@ -90,6 +90,15 @@ def test_a_pool_of_any_size_costs_what_is_given_of_it() -> None:
     assert prefixes.usage() == [("big", 1 << 48, 0), ("most", 1 << 62, 0)]
 
 
+def test_addresses_begin_behind_the_routers_own() -> None:
+    prefixes = made(Pool6("one", ("2001:db8::/126", "2001:db8::8/127"), 128))
+    assert prefixes.usage() == [("one", 5, 0)]
+    got = [take(prefixes, str(n), "one") for n in range(5)]
+    assert got == [f"2001:db8::{n}/128" for n in (1, 2, 3, 8, 9)]
+    with pytest.raises(NoPrefix):
+        take(prefixes, "late", "one")
+
+
 def test_a_reload_keeps_what_is_held() -> None:
     prefixes = made(SMALL)
     mine = take(prefixes, "me")

@@ -1,5 +1,5 @@
-"""IPv6 of real clients: pppd has an address by router advertisement, dhcp6c (WIDE) a prefix by
-DHCPv6, and both reach a host behind the concentrator; so does a network behind the subscriber."""
+"""IPv6 of real clients: pppd has an address by router advertisement, dhcp6c (WIDE) another and a
+prefix by DHCPv6, and all reach a host behind the concentrator; so do networks behind them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ local = "198.19.128.1"
 ipv6cp = "on"
 pool = "links"
 delegated_pool = "homes"
+address_pool = "single"
 dns = ["2001:db8:19::53"]
 search = ["example.net"]
 [[ipv6.pools]]
@@ -39,6 +40,10 @@ prefixes = ["{LINKS}"]
 name = "homes"
 prefixes = ["{DELEGATED}"]
 length = 56
+[[ipv6.pools]]
+name = "single"
+prefixes = ["2001:db8:300::/64"]
+length = 128
 [pools.default]
 ranges = ["198.19.129.1-198.19.131.254"]
 [accounts.users]
@@ -51,10 +56,12 @@ routes = ["10.77.0.0/24", "2001:db8:77::/48"]
 DHCP6C = r"""
 interface ppp0 {
   send ia-pd 0;
+  send ia-na 0;
   request domain-name-servers;
   request domain-name;
   script "/run/dhcp6c-script";
 };
+id-assoc na 0 { };
 id-assoc pd 0 {
   prefix-interface $home { sla-id 1; sla-len 8; };
 };
@@ -68,6 +75,7 @@ def commands() -> list[str]:
     """In the guest, one after the other."""
     by_ra = GLOBAL.format("ppp0", "2001:db8:1")
     by_dhcp = GLOBAL.format("$(cat /run/home)", "2001:db8:2")
+    by_na = GLOBAL.format("ppp0", "2001:db8:3")
     script = 'printf "#!/bin/sh\\nenv >/run/dhcp6c-env\\n" >/run/dhcp6c-script'
     # Its other interface is the home's; the here-document names it.
     home = "home=$(ls /sys/class/net | grep -v -e '^lo' -e '^ppp' -e '^sit' | head -n 1)"
@@ -81,6 +89,8 @@ def commands() -> list[str]:
         f"{script}; chmod 755 /run/dhcp6c-script; {conf}\n{dhcp6c}",
         UNTIL.format(by_dhcp),
         PING.format(by_dhcp),
+        UNTIL.format(by_na),
+        PING.format(by_na),
         "cat /run/dhcp6c-env",
         "cat /run/dhcp6c.log",
         "ip addr add 10.77.0.1/32 dev lo && ip -6 addr add 2001:db8:77::1/128 dev lo",
@@ -117,13 +127,14 @@ def test_addresses_prefixes_and_routes(
     client = Client(topology, *options, log=tmp_path / "c.log")
     (row,) = concentrator.wait_sessions(1)
     session = lease(concentrator, client, row["sid"])
-    (kept,) = session["dhcpv6"]
-    assert kept["kind"] == "IA_PD" and IPv6Network(kept["lease"]).prefixlen == 56
+    kept = {lease["kind"]: lease["lease"] for lease in session["dhcpv6"]}
+    assert IPv6Network(kept["IA_PD"]).prefixlen == 56
+    assert kept["IA_NA"] == session["address6"] == "2001:db8:300::1/128"
     assert IPv6Network(session["prefix6"]).subnet_of(IPv6Network(LINKS))
     assert IPv6Network(session["delegated6"]).subnet_of(IPv6Network(DELEGATED))
     assert set(session["networks"]) >= {"10.77.0.0/24", "2001:db8:77::/48"}
     pools = {pool["pool"]: pool["used"] for pool in concentrator.json("show", "ippool")}
-    assert pools["links"] == pools["homes"] == 1
+    assert pools["links"] == pools["homes"] == pools["single"] == 1
     worker = next(w for w in concentrator.workers() if w["worker"] == session["worker"])
     os.kill(worker["pid"], signal.SIGKILL)
     result = client.result()
