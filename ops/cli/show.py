@@ -54,7 +54,8 @@ def register(group: click.Group) -> None:
 # -- sessions
 
 
-@show.command("sessions", cls=ClientCommand)
+# `order -rx-bps` is no option.
+@show.command("sessions", cls=ClientCommand, context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, metavar="[COLUMNS] [order COLUMN] [match COLUMN RE] [limit N]")
 @click.option("--match", nargs=2, metavar="COLUMN RE", help="Those whose COLUMN matches RE.")
 @click.option("--order", metavar="COLUMN", help="Sorted; -COLUMN: largest first.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def test_man_renders_it_without_warnings(name: str) -> None:
     )
     assert done.returncode == 0
     assert done.stderr == ""
-    assert "SEE ALSO" in done.stdout
+    assert "SEE ALSO" in re.sub(r".\x08|\x1b\[\d*m", "", done.stdout)
 
 
 def test_every_command_and_option_is_in_the_page() -> None:
