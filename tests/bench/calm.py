@@ -50,11 +50,13 @@ def run(minutes: float, clients: int, folder: Path, pair: tuple[Space, Space]) -
     try:
         with monitoring(pair[1], folder / "mon") as watch:
             stay = clients * 2 // 3
-            with client(pair[0], "user{i}", "secret", "--rate", "5", count=stay):
+            with client(pair[0], "user{i}", "secret", "--rate", "25", count=stay):
                 up(keeper, stay)
                 ends = time.monotonic() + 60 * minutes
                 while time.monotonic() < ends:
-                    with client(pair[0], "user9{i}", "secret", "--rate", "5", count=clients - stay):
+                    with client(
+                        pair[0], "user9{i}", "secret", "--rate", "25", count=clients - stay
+                    ):
                         leaves = time.monotonic() + VISIT_S
                         while time.monotonic() < min(leaves, ends):
                             pinged(pair[0])
