@@ -122,6 +122,8 @@ def _words(
     """accel-cmd's way to write it: `show sessions COLUMNS order C match C RE`."""
     columns = None
     rest = list(words)
+    if rest and rest[0].startswith("-"):
+        raise click.NoSuchOption(rest[0])
     if rest and rest[0] not in ("order", "match", "limit"):
         columns = rest.pop(0)
     while rest:
