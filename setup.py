@@ -13,7 +13,8 @@ FOLDER = Path("fastpath")  # setuptools runs this file in its folder
 # that is read as octets and as records.
 ARGS = ["-O3", "-fno-strict-aliasing", "-fno-tree-vectorize", "-Wall"]
 ARGS += ["-fno-tree-slp-vectorize", "-Wno-unused-function"]
-HEADERS = sorted(str(path) for kind in ("*.h", "*.pxd") for path in FOLDER.glob(kind))
+# Who cimports what, cythonize finds out by itself.
+HEADERS = sorted(str(path) for path in FOLDER.glob("*.h"))
 
 setup(
     ext_modules=cythonize(

@@ -19,7 +19,7 @@ from fastpath.output cimport output_flush
 from fastpath.path cimport IN_SIZE, POOL_SIZE, commit_rx, data_path, drop, in_item, observe
 from fastpath.reorder cimport reorder_give_up, reorder_take
 from fastpath.tables cimport NOBODY, session
-from fastpath.tun cimport iovec
+from fastpath.tun_queue cimport iovec
 from fastpath.wire cimport be16, checksum
 from fastpath.xdp cimport xdp_give_back, xdp_take
 

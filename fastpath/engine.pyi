@@ -55,6 +55,7 @@ class Engine:
         calls_fd: int = -1,  # map of the XDP program that fills the rings; -1: none
         rings: Iterable[Ring] = (),  # AF_XDP sockets; what they do not take goes as without
         window: int = 64,  # ours, as the peer was told: half of it is acknowledged at once
+        writes: str = "auto",  # to the TUN: tun_queue.WRITES
     ) -> None: ...
     def run(self) -> None: ...  # body of the data thread; returns after stop()
     def stop(self) -> None: ...

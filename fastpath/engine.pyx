@@ -41,6 +41,7 @@ from fastpath.ring cimport (
     entry, ring_close, ring_drop, ring_open, ring_peek, ring_push, ring_sleep, ring_wake_owed)
 from fastpath.system cimport clear_event, now_ns, raise_event
 from fastpath.tables cimport NOBODY, tables_close, tables_open
+from fastpath.tun_queue import WRITES
 from fastpath.xdp cimport xdp_add, xdp_calls, xdp_close, xdp_open
 
 cdef enum:
@@ -74,7 +75,8 @@ cdef class Engine:
                   int tun_fd, bint packet_mode, int cpu=-1, uint32_t batch=64,
                   uint32_t reorder_depth=32, uint32_t reorder_timeout_ms=50,
                   uint32_t ack_delay_ms=100, bint mss_clamp=True,
-                  skip_sids=(), int hop_fd=-1, uint32_t window=64, int calls_fd=-1, rings=()):
+                  skip_sids=(), int hop_fd=-1, uint32_t window=64, int calls_fd=-1, rings=(),
+                  str writes="auto"):
         cdef data_path *path = &self.path
         if worker >= table.head.workers:
             raise EngineError(f"worker {worker} of {table.head.workers}")
@@ -82,6 +84,8 @@ cdef class Engine:
             raise EngineError("batch is 1 to 1024, reorder_depth 0 to 64")
         if role not in (ROLE_SERVER, ROLE_CLIENT):
             raise EngineError(f"role {role}")
+        if writes not in WRITES:
+            raise EngineError(f"writes {writes!r}")
         self.table = table
         path.records = table.record_at(0)
         path.nets = table.nets_at(0)
@@ -92,8 +96,9 @@ cdef class Engine:
         path.gre_fd = gre_fd
         path.output.raw_fd = raw_fd
         path.output.hop_fd = hop_fd
-        path.tun_fd = path.writing.fd = tun_fd
+        path.tun_fd = path.writing.queue.fd = tun_fd
         path.cpu = cpu
+        path.writes = WRITES.index(writes)
         path.batch = batch
         path.reorder.depth = reorder_depth
         path.reorder.hold_ns = <uint64_t>reorder_timeout_ms * MS

@@ -9,7 +9,7 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 8
+    LAYOUT_VERSION = 9
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
@@ -219,7 +219,9 @@ cdef struct worker_page:
     uint32_t kernel            # C: MPPE code in use, place in mppe.KERNELS + 1
     uint32_t bus_queue         # D: messages that wait for this worker in the dispatcher
     uint64_t loop_lag_ns       # C: by how much its loop was late, worst of the last seconds
-    uint64_t reserved[6]
+    uint32_t writes            # T: to the TUN, place in tun_queue.WRITES; 0: not known yet
+    uint32_t w_pad
+    uint64_t reserved[5]
     uint64_t data[DATA_COUNTERS_MAX]         # T
     uint64_t control[CONTROL_COUNTERS_MAX]   # C
     uint64_t buckets[HISTOGRAMS][BUCKETS]    # T

@@ -111,6 +111,7 @@ class Worker(NamedTuple):
     kernel: int
     bus_queue: int
     loop_lag_ns: int
+    writes: int
 
 class LayoutError(Exception): ...
 

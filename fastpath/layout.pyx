@@ -142,6 +142,7 @@ class Worker(NamedTuple):
     kernel: int
     bus_queue: int
     loop_lag_ns: int
+    writes: int
 
 
 class LayoutError(Exception):
@@ -376,7 +377,7 @@ cdef class Table:
         cdef worker_page *p = self._page(worker)
         return Worker(p.pid, p.starts, p.state, p.cpu, p.data_tid, p.control_tid,
                       p.data_beat_ns, p.control_beat_ns, p.poison_sid, p.kernel,
-                      p.bus_queue, p.loop_lag_ns)
+                      p.bus_queue, p.loop_lag_ns, p.writes)
 
     def data_counters(self, uint32_t worker):
         """The data thread's counters by name."""

@@ -14,7 +14,7 @@ from fastpath.layout cimport (
 from fastpath.output cimport output_data, output_slot
 from fastpath.path cimport data_path, drop, drop_many, writing_begin, writing_end
 from fastpath.shaper cimport (
-    PACKET_SIZE, SHAPER_NOTHING, packets_close, packets_give, packets_open, shaper, shaper_clear,
+    SHAPER_NOTHING, packets_at, packets_close, packets_give, packets_open, shaper, shaper_clear,
     shaper_next, shaper_passes, shaper_put, shaper_set, waiting_close, waiting_open, waiting_put,
     waiting_remove)
 from fastpath.tables cimport limits, session
@@ -216,7 +216,7 @@ cdef void _serve(data_path *path, shaper *q, writer *w) noexcept nogil:
         place = shaper_next(q, &path.shaping.room, path.now, &dropped)
         if place == SHAPER_NOTHING:
             break
-        data = path.shaping.room.data + <size_t>place * PACKET_SIZE
+        data = packets_at(&path.shaping.room, place)
         size = path.shaping.room.size[place]
         if q.up:
             if path.shaping.n_places == WRITE_OUT:

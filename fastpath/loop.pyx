@@ -13,6 +13,8 @@ from fastpath.ring cimport ring_sleep, store_release
 from fastpath.system cimport clear_event, exact_timers, nap, now_ns, pin_to, thread_id
 from fastpath.tables cimport NOBODY
 from fastpath.timers cimport timers_run
+from fastpath.tun_queue cimport (
+    WRITES_PLAIN, WRITES_URING, tun_queue_close, tun_queue_open)
 from fastpath.xdp cimport xdp_wait
 
 cdef enum:
@@ -76,6 +78,8 @@ cdef void loop_run(data_path *path) noexcept nogil:
             path.cpu = -1
     exact_timers()
     _time_polls(path)
+    tun_queue_open(&path.writing.queue, path.writes)
+    path.page.writes = WRITES_URING if path.writing.queue.batched else WRITES_PLAIN
     path.page.cpu = <uint32_t>(path.cpu + 1)
     path.page.data_tid = thread_id()
     path.page.data_beat_ns = since = now_ns()
@@ -123,3 +127,4 @@ cdef void loop_run(data_path *path) noexcept nogil:
         ready |= woken & (READY_GRE | READY_TUN | READY_RINGS)
     operations_take(path)
     output_flush(path)
+    tun_queue_close(&path.writing.queue)

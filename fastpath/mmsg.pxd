@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from fastpath.tun cimport iovec
+from fastpath.tun_queue cimport iovec
 
 cdef extern from *:
     """

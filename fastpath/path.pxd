@@ -21,7 +21,8 @@ from fastpath.ring cimport fence_release, ring, ring_push, ring_wake_owed
 from fastpath.shaper cimport packet_pool, waiting
 from fastpath.system cimport raise_event
 from fastpath.tables cimport session, tables
-from fastpath.tun cimport iovec, writer, writer_begin, writer_end
+from fastpath.tun cimport writer, writer_begin, writer_end
+from fastpath.tun_queue cimport iovec
 from fastpath.xdp cimport xdp_way
 
 cdef enum:
@@ -42,6 +43,8 @@ cdef enum:
     OUT_SIZE = 2048            # as a frame of an AF_XDP ring
     OUT_HEAD = 64              # room for GRE, PPP and MPPE headers before the inner packet
     OUT_MAX = 128              # packets of one sendmmsg
+    HOLD_SIZE = 2320           # of a place of the pool: a packet, and before it room for a
+    HOLD_HEAD = 16             # virtio header where the frame has none to spare
     POOL_SIZE = 2048           # packets held for reordering, all sessions together
     WAY_RAW = 0                # by the routing table
     WAY_HOP = 1                # to the next hop, by packet socket
@@ -149,7 +152,7 @@ cdef struct data_path:
     record *records            # `path_record` gives one
     net_list *nets             # of each record
     uint32_t worker
-    int role, gre_fd, tun_fd, wake_fd, event_fd, cpu
+    int role, gre_fd, tun_fd, wake_fd, event_fd, cpu, writes
     uint32_t batch
     bint mss_clamp
     bint stopping
@@ -245,16 +248,15 @@ cdef inline void commit_rx(session *s) noexcept nogil:
 
 cdef inline void writing_begin(data_path *path) noexcept nogil:
     cdef writer *w = &path.writing
-    w.writes = w.packets = w.octets = w.failed = 0
     writer_begin(w)
 
 
 cdef inline void writing_end(data_path *path) noexcept nogil:
     cdef writer *w = &path.writing
     writer_end(w)
-    path.count[C_RX_DATA] += w.packets
-    path.count[C_RX_DATA_BYTES] += w.octets
-    path.count[D_RX_TUN_FULL] += w.failed
-    path.count[C_TUN_TX_WRITES] += w.writes
+    path.count[C_RX_DATA] += w.queue.packets
+    path.count[C_RX_DATA_BYTES] += w.queue.octets
+    path.count[D_RX_TUN_FULL] += w.queue.failed
+    path.count[C_TUN_TX_WRITES] += w.queue.done
     if w.batch:
         observe(path, 3, w.batch)

@@ -10,7 +10,8 @@ from fastpath.gre cimport gre_header
 from fastpath.layout cimport (
     C_GRE_LOST, C_QUEUED, C_REORDERED, D_RX_DUPLICATE, D_RX_LATE, D_RX_OUT_OF_WINDOW,
     D_RX_SESSION_ENDED)
-from fastpath.path cimport IN_SIZE, POOL_SIZE, data_path, drop, in_item
+from fastpath.path cimport (
+    HOLD_HEAD, HOLD_SIZE, IN_SIZE, POOL_SIZE, data_path, drop, in_item)
 from fastpath.tables cimport NOBODY, session
 
 cdef enum:
@@ -21,7 +22,7 @@ cdef enum:
 
 cdef bint reorder_open(data_path *path) noexcept nogil:
     cdef uint32_t i
-    path.reorder.octets = <uint8_t *>malloc(POOL_SIZE * IN_SIZE)
+    path.reorder.octets = <uint8_t *>malloc(POOL_SIZE * HOLD_SIZE)
     path.reorder.size = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
     path.reorder.seq = <uint32_t *>calloc(POOL_SIZE, sizeof(uint32_t))
     path.reorder.since = <uint64_t *>calloc(POOL_SIZE, sizeof(uint64_t))
@@ -146,7 +147,7 @@ cdef void _hold(data_path *path, session *s, uint32_t seq, uint8_t *p, uint32_t 
         return
     path.reorder.n_free -= 1
     slot = path.reorder.free[path.reorder.n_free]
-    memcpy(path.reorder.octets + slot * IN_SIZE, p, n)
+    memcpy(path.reorder.octets + slot * HOLD_SIZE + HOLD_HEAD, p, n)
     path.reorder.size[slot] = n
     path.reorder.seq[slot] = seq
     path.reorder.since[slot] = path.now
@@ -170,7 +171,8 @@ cdef void _drain(data_path *path, session *s) noexcept nogil:
         s.held[at] = 0
         s.held_count -= 1
         path.count[C_QUEUED] -= 1
-        _accept(path, s, path.reorder.octets + slot * IN_SIZE, path.reorder.size[slot], slot)
+        _accept(path, s, path.reorder.octets + slot * HOLD_SIZE + HOLD_HEAD,
+                path.reorder.size[slot], slot)
     _hold_unlist(path, s)
     if s.held_count:
         # The next gap's time runs since the first packet behind it came, not from now:

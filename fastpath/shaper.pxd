@@ -15,7 +15,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     SHAPER_FLOWS = 32
     SHAPER_NOTHING = -1
-    PACKET_SIZE = 1664         # of a pool's place: the largest MTU is 1600
+    PACKET_SIZE = 1664         # of a packet in the pool: the largest MTU is 1600
+    PACKET_HEAD = 16           # before each: room for a virtio header
     QUANTUM = 1600             # octets of a turn: at least a packet
     NO_FLOW = 255
 
@@ -98,6 +99,10 @@ cdef inline bint shaper_passes(shaper *q, uint32_t n, uint64_t now) noexcept nog
         return False
     shaper_pay(q, n, now)
     return True
+
+
+cdef inline uint8_t *packets_at(packet_pool *pool, int32_t place) noexcept nogil:
+    return pool.data + <size_t>place * (PACKET_HEAD + PACKET_SIZE) + PACKET_HEAD
 
 
 cdef inline void packets_give(packet_pool *pool, int32_t place) noexcept nogil:

@@ -28,7 +28,7 @@ cdef bint packets_open(packet_pool *pool, uint32_t n) noexcept nogil:
     """Room for n packets; False when memory is short. Untouched places cost nothing."""
     cdef uint32_t i
     memset(pool, 0, sizeof(packet_pool))
-    pool.data = <uint8_t *>malloc(<size_t>n * PACKET_SIZE)
+    pool.data = <uint8_t *>malloc(<size_t>n * (PACKET_HEAD + PACKET_SIZE))
     pool.next = <int32_t *>malloc(n * sizeof(int32_t))
     pool.size = <uint16_t *>malloc(n * sizeof(uint16_t))
     pool.since = <uint64_t *>malloc(n * sizeof(uint64_t))
@@ -181,7 +181,7 @@ cdef uint32_t shaper_put(shaper *q, packet_pool *pool, uint32_t flow, const uint
     place = pool.first_free
     pool.first_free = pool.next[place]
     pool.n_free -= 1
-    memcpy(pool.data + <size_t>place * PACKET_SIZE, p, n)
+    memcpy(packets_at(pool, place), p, n)
     pool.size[place] = <uint16_t>n
     pool.since[place] = now
     pool.next[place] = SHAPER_NOTHING
@@ -390,7 +390,7 @@ cdef class Shaper:
         cdef int32_t place = shaper_next(&self.q, &self.pool, now, &dropped)
         if place == SHAPER_NOTHING:
             return None, dropped
-        packet = <bytes>(self.pool.data + <size_t>place * PACKET_SIZE)[:self.pool.size[place]]
+        packet = <bytes>packets_at(&self.pool, place)[:self.pool.size[place]]
         packets_give(&self.pool, place)
         return packet, dropped
 

@@ -13,14 +13,9 @@ refusal, and loses nothing by it.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.layout cimport record
-
-cdef extern from "<sys/uio.h>" nogil:
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
+from fastpath.tun_queue cimport VNET_SIZE, iovec, tun_queue
 
 cdef enum:
-    VNET_SIZE = 10
     VNET_NEEDS_CSUM = 1
     GSO_NONE = 0
     GSO_TCPV4 = 1
@@ -34,14 +29,6 @@ cdef enum:
     GRO_FLOWS = 16
     GRO_SEGMENTS = 46          # 46 * 1400 < 65536
     GRO_DATAGRAMS = 8          # flows of UDP: most have no second packet in a batch
-
-cdef packed struct vnet_header:
-    uint8_t flags
-    uint8_t gso_type
-    uint16_t hdr_len
-    uint16_t gso_size
-    uint16_t csum_start
-    uint16_t csum_offset
 
 cdef struct segmenter:
     uint8_t *packet            # IP header
@@ -73,21 +60,16 @@ cdef struct flow:
     bint closed                # a short or pushed segment was the last
     bint checked               # UDP: the first one's checksum has been verified
     uint16_t next_id           # UDP: of the IP header, where DF is not set
-    iovec parts[GRO_SEGMENTS + 2]
+    iovec parts[GRO_SEGMENTS + 1]      # the first from the virtio header, before head
     uint32_t n_parts
 
 cdef struct writer:
-    int fd
+    tun_queue queue
     uint32_t used
     uint32_t used_udp
     flow flows[GRO_FLOWS]
     flow datagrams[GRO_DATAGRAMS]
     uint32_t turn              # which flow is written out when all are taken
-    bint no_uso                # the kernel refused UDP segmentation
-    uint64_t writes
-    uint64_t packets           # delivered
-    uint64_t octets
-    uint64_t failed            # packets the device did not take
     uint32_t batch             # packets since writer_begin
 
 cdef void writer_begin(writer *w) noexcept nogil

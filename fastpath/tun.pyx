@@ -1,15 +1,14 @@
 # cython: language_level=3
 """Segmentation and coalescing for the TUN device: see tun.pxd."""
 
-from libc.errno cimport EINVAL, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from fastpath.layout cimport D_RX_MALFORMED, D_RX_TUN_FULL, record
-from fastpath.wire cimport be16, be32, checksum, fold, put16, put32, sum16
-
-cdef extern from "<sys/uio.h>" nogil:
-    ssize_t writev(int fd, const iovec *iov, int n)
+from fastpath.layout cimport record
+from fastpath.tun_queue cimport (
+    WRITES_PLAIN, WRITES_URING, tun_queue_apart, tun_queue_begin, tun_queue_close,
+    tun_queue_open, tun_queue_put, tun_queue_put_super, tun_queue_send, tun_write, vnet_header)
+from fastpath.wire cimport be16, be32, checksum, fold, pseudo, put16, put32, sum16
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *data, size_t n)
@@ -25,13 +24,6 @@ cdef enum:
     CWR = 0x80
     DF = 0x4000
     MF_AND_OFFSET = 0x3FFF
-
-
-cdef inline uint32_t pseudo(const uint8_t *ip, uint32_t protocol, uint32_t size) noexcept nogil:
-    """Sum of the pseudo header of TCP and UDP (RFC 793 section 3.1, RFC 8200 8.1)."""
-    if (ip[0] >> 4) == 6:
-        return sum16(ip + 8, 32) + protocol + size
-    return sum16(ip + 12, 8) + protocol + size
 
 
 cdef inline void ip_checksum(uint8_t *ip, uint32_t size) noexcept nogil:
@@ -271,88 +263,52 @@ cdef void writer_begin(writer *w) noexcept nogil:
     w.used = 0
     w.used_udp = 0
     w.batch = 0
+    tun_queue_begin(&w.queue)
 
 
-cdef void _put_plain(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
-    cdef vnet_header v
-    cdef iovec parts[2]
-    memset(&v, 0, sizeof(v))
-    parts[0].iov_base = &v
-    parts[0].iov_len = VNET_SIZE
-    parts[1].iov_base = ip
-    parts[1].iov_len = n
-    w.writes += 1
-    if writev(w.fd, parts, 2) < 0:
-        w.failed += 1
-        owner.drops += 1
-        owner.drops_by[D_RX_TUN_FULL - D_RX_MALFORMED] += 1
-        return
-    w.packets += 1
-    w.octets += n
-    owner.rx_packets += 1
-    owner.rx_bytes += n
+cdef inline void _put_plain(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
+    tun_queue_put(&w.queue, owner, ip, n)
 
 
-cdef void _super_header(flow *f, vnet_header *v) noexcept nogil:
-    """The first segment's header becomes the super-packet's, if there is more than one."""
+cdef void _super_packet(flow *f, tun_write *made) noexcept nogil:
+    """The first segment's header becomes the super-packet's."""
     cdef uint8_t *tcp = f.head + 20
-    memset(v, 0, sizeof(vnet_header))
-    if f.segments > 1:
-        v.flags = VNET_NEEDS_CSUM
-        v.hdr_len = <uint16_t>f.head_size
-        v.gso_size = <uint16_t>f.mss
-        v.csum_start = 20
-        put16(f.head + 2, f.total)
-        ip_checksum(f.head, 20)
-        if f.head[9] == UDP:
-            v.gso_type = GSO_UDP_L4
-            v.csum_offset = 6
-            put16(tcp + 4, f.total - 20)
-            put16(tcp + 6, fold(pseudo(f.head, UDP, f.total - 20)))
-        else:
-            v.gso_type = GSO_TCPV4
-            v.csum_offset = 16
-            put16(tcp + 16, fold(pseudo(f.head, TCP, f.total - 20)))
+    cdef vnet_header v
+    memset(&v, 0, sizeof(vnet_header))
+    v.flags = VNET_NEEDS_CSUM
+    v.hdr_len = <uint16_t>f.head_size
+    v.gso_size = <uint16_t>f.mss
+    v.csum_start = 20
+    put16(f.head + 2, f.total)
+    ip_checksum(f.head, 20)
+    if f.head[9] == UDP:
+        v.gso_type = GSO_UDP_L4
+        v.csum_offset = 6
+        put16(tcp + 4, f.total - 20)
+        put16(tcp + 6, fold(pseudo(f.head, UDP, f.total - 20)))
+    else:
+        v.gso_type = GSO_TCPV4
+        v.csum_offset = 16
+        put16(tcp + 16, fold(pseudo(f.head, TCP, f.total - 20)))
+    memcpy(f.head - VNET_SIZE, &v, VNET_SIZE)
+    made.owner = f.owner
+    made.head = f.head
+    made.head_size = f.head_size
+    made.mss = f.mss
+    made.packets = f.segments
+    made.octets = f.total + <uint64_t>(f.segments - 1) * f.head_size
+    made.parts = f.parts
+    made.n_parts = f.n_parts
 
 
 cdef void _flush(writer *w, flow *f) noexcept nogil:
-    """Write a flow's super-packet."""
-    cdef vnet_header v
-    cdef uint64_t octets = f.total + <uint64_t>(f.segments - 1) * f.head_size
-    _super_header(f, &v)
-    f.parts[0].iov_base = &v
-    f.parts[0].iov_len = VNET_SIZE
-    w.writes += 1
-    if writev(w.fd, f.parts, <int>f.n_parts) < 0:
-        if f.segments > 1 and f.head[9] == UDP and errno == EINVAL:
-            w.no_uso = True
-            _apart(w, f)
-            return
-        w.failed += f.segments
-        f.owner.drops += f.segments
-        f.owner.drops_by[D_RX_TUN_FULL - D_RX_MALFORMED] += f.segments
+    """Write what a flow has."""
+    cdef tun_write made
+    if f.segments == 1:
+        tun_queue_put(&w.queue, f.owner, f.head, f.total)
     else:
-        w.packets += f.segments
-        w.octets += octets
-        f.owner.rx_packets += f.segments
-        f.owner.rx_bytes += octets
-    f.segments = 0
-
-
-cdef void _apart(writer *w, flow *f) noexcept nogil:
-    """Write the datagrams of a super-packet that the kernel refused one by one. Only the
-    first one's header was changed; the others have theirs before their data."""
-    cdef uint32_t i, n = f.head_size + f.mss, total
-    put16(f.head + 2, n)
-    ip_checksum(f.head, 20)
-    put16(f.head + 24, 8 + f.mss)
-    put16(f.head + 26, 0)
-    total = checksum(f.head + 20, 8 + f.mss, pseudo(f.head, UDP, 8 + f.mss))
-    put16(f.head + 26, total if total else 0xFFFF)
-    _put_plain(w, f.owner, f.head, n)
-    for i in range(2, f.n_parts):
-        _put_plain(w, f.owner, <uint8_t *>f.parts[i].iov_base - f.head_size,
-                   f.head_size + <uint32_t>f.parts[i].iov_len)
+        _super_packet(f, &made)
+        tun_queue_put_super(&w.queue, &made)
     f.segments = 0
 
 
@@ -374,7 +330,7 @@ cdef void _put_udp(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept n
     cdef flow *f = NULL
     cdef uint32_t i, payload = n - 28
     cdef bint df
-    if w.no_uso:
+    if w.queue.no_uso:
         _put_plain(w, owner, ip, n)
         return
     if n < 28 or be16(ip + 6) & MF_AND_OFFSET:
@@ -432,13 +388,14 @@ cdef void _put_udp(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept n
     f.segments = 1
     f.closed = False
     f.checked = False
-    f.parts[1].iov_base = ip
-    f.parts[1].iov_len = n
-    f.n_parts = 2
+    f.parts[0].iov_base = ip - VNET_SIZE
+    f.parts[0].iov_len = n + VNET_SIZE
+    f.n_parts = 1
 
 
 cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
-    """Take one valid IP packet of n octets; it must stay in place until writer_end."""
+    """Take one valid IP packet of n octets. It must stay in place until writer_end, and the
+    VNET_SIZE octets before it are the writer's."""
     cdef flow *f
     cdef flow *found = NULL
     cdef uint8_t *tcp = ip + 20
@@ -507,13 +464,13 @@ cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept
     f.next_seq = be32(tcp + 4) + payload
     f.segments = 1
     f.closed = (tcp[13] & PSH) != 0
-    f.parts[1].iov_base = ip
-    f.parts[1].iov_len = n
-    f.n_parts = 2
+    f.parts[0].iov_base = ip - VNET_SIZE
+    f.parts[0].iov_len = n + VNET_SIZE
+    f.n_parts = 1
 
 
 cdef void writer_end(writer *w) noexcept nogil:
-    """Write out what is left."""
+    """Write out what is left; afterwards all that was put is free."""
     cdef uint32_t i
     for i in range(w.used):
         if w.flows[i].segments:
@@ -523,6 +480,7 @@ cdef void writer_end(writer *w) noexcept nogil:
             _flush(w, &w.datagrams[i])
     w.used = 0
     w.used_udp = 0
+    tun_queue_send(&w.queue)
 
 
 # -- entries for tests
@@ -557,31 +515,40 @@ def segment(bytes packet not None, uint32_t mtu, *, int flags=0, int gso_type=0,
         packets.append(<bytes>out[:n])
 
 
-def coalesce(list packets not None, int fd, *, bint refused=False):
+def coalesce(list packets not None, int fd, *, bint refused=False, str writes="plain"):
     """Write IPv4 packets as the data thread would; (writes, packets, octets, failed).
 
-    `refused`: as after a kernel's word that it knows no UDP segmentation."""
+    `refused`: as after a kernel's word that it knows no UDP segmentation. `writes`: "plain" or
+    "io_uring", OSError if the kernel has none."""
     cdef writer w
     cdef record owner
-    cdef vnet_header v
+    cdef tun_write made
     cdef uint32_t i
+    cdef flow *f
     cdef uint8_t[::1] view
     memset(&w, 0, sizeof(w))
     memset(&owner, 0, sizeof(owner))
-    w.fd = fd
-    buffers = [bytearray(p) for p in packets]
+    w.queue.fd = fd
+    cdef int code = tun_queue_open(&w.queue, WRITES_URING if writes == "io_uring" else WRITES_PLAIN)
+    if code:
+        raise OSError(code, "io_uring")
+    buffers = [bytearray(VNET_SIZE) + p for p in packets]
     writer_begin(&w)
     for buffer in buffers:
-        if len(buffer) < 20:
+        if len(buffer) < VNET_SIZE + 20:
+            tun_queue_close(&w.queue)
             raise ValueError("no IPv4 packet")
         view = buffer
-        writer_put(&w, &owner, &view[0], <uint32_t>len(buffer))
+        writer_put(&w, &owner, &view[VNET_SIZE], <uint32_t>len(buffer) - VNET_SIZE)
     for i in range(w.used_udp if refused else 0):
-        if w.datagrams[i].segments > 1:
-            _super_header(&w.datagrams[i], &v)
-            _apart(&w, &w.datagrams[i])
+        f = &w.datagrams[i]
+        if f.segments > 1:
+            _super_packet(f, &made)
+            tun_queue_apart(&w.queue, &made)
+            f.segments = 0
     writer_end(&w)
-    return w.writes, w.packets, w.octets, w.failed
+    tun_queue_close(&w.queue)
+    return w.queue.done, w.queue.packets, w.queue.octets, w.queue.failed
 
 
 def clamp(bytes packet not None, uint32_t mtu):
@@ -594,25 +561,32 @@ def clamp(bytes packet not None, uint32_t mtu):
     return bytes(buffer)
 
 
-def measure_write(bytes packets not None, uint32_t size, uint32_t batch, int fd):
+def measure_write(bytes packets not None, uint32_t size, uint32_t batch, int fd, *,
+                  str writes="plain"):
     """For benches: write packets of `size` octets each, coalescing `batch` of them at a time;
     (writes, delivered)."""
     cdef writer w
     cdef record owner
     cdef uint32_t i, n = <uint32_t>len(packets) // size
-    data = bytearray(packets)
+    cdef uint32_t each = VNET_SIZE + size
+    data = bytearray().join(bytes(VNET_SIZE) + packets[i * size:(i + 1) * size] for i in range(n))
     cdef uint8_t[::1] view = data
     memset(&w, 0, sizeof(w))
     memset(&owner, 0, sizeof(owner))
-    w.fd = fd
+    w.queue.fd = fd
+    cdef int code = tun_queue_open(&w.queue, WRITES_URING if writes == "io_uring" else WRITES_PLAIN)
+    if code:
+        raise OSError(code, "io_uring")
+    writer_begin(&w)
     with nogil:
         for i in range(n):
             if i % batch == 0:
-                writer_begin(&w)
-            writer_put(&w, &owner, &view[i * size], size)
+                w.batch = 0
+            writer_put(&w, &owner, &view[i * each + VNET_SIZE], size)
             if i % batch == batch - 1 or i == n - 1:
                 writer_end(&w)
-    return w.writes, w.packets
+    tun_queue_close(&w.queue)
+    return w.queue.done, w.queue.packets
 
 
 def measure_read(int fd, uint32_t mtu):

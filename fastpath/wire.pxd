@@ -71,3 +71,10 @@ cdef inline uint32_t sum16(const uint8_t *p, size_t n) noexcept nogil:
 cdef inline uint16_t checksum(const uint8_t *p, size_t n, uint32_t start) noexcept nogil:
     """The Internet checksum of n octets on top of `start` (a sum16)."""
     return <uint16_t>~fold(<uint64_t>sum16(p, n) + start)
+
+
+cdef inline uint32_t pseudo(const uint8_t *ip, uint32_t protocol, uint32_t size) noexcept nogil:
+    """Sum of the pseudo header of TCP and UDP (RFC 793 section 3.1, RFC 8200 8.1)."""
+    if (ip[0] >> 4) == 6:
+        return sum16(ip + 8, 32) + protocol + size
+    return sum16(ip + 12, 8) + protocol + size

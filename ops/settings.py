@@ -17,6 +17,7 @@ AuthMethod = Literal["pap", "chap-md5", "mschap", "mschapv2", "eap"]
 EapType = Literal["mschapv2", "md5", "relay"]
 MppePolicy = Literal["require", "prefer", "deny"]
 MppeKernel = Literal["auto", "portable", "sse4.1", "avx2", "avx512", "sha-ni"]
+TunWrites = Literal["auto", "plain", "io_uring"]
 StatefulPolicy = Literal["refuse", "allow", "ask"]
 DomainPolicy = Literal["keep", "strip", "map", "allow"]
 
@@ -69,6 +70,7 @@ class Gre:
     ack_delay_ms: int = 100
     receive_buffer_bytes: int = 8388608  # of each worker's socket
     interface: str = ""  # where GRE arrives, for packet sockets; "": anywhere
+    tun_writes: TunWrites = "auto"  # small packets to the TUN: "auto" times both at the start
 
 
 @dataclass(frozen=True, slots=True)

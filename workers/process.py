@@ -66,6 +66,7 @@ def make_engine(started: boot.Boot, table: Table) -> Engine:
         window=gre.window,
         calls_fd=started.fds.get("xdp_calls", -1),
         rings=rings(started),
+        writes=gre.tun_writes,
         skip_sids=started.extra.get("poison_sids", ()),
     )
 

@@ -165,6 +165,12 @@ class Gre(Section):
         description="The one interface that GRE arrives on, for packet sockets; empty: any."
         " Named, all other traffic of this host is forwarded without a copy for us to look at.",
     )
+    tun_writes: settings.TunWrites = Field(
+        "auto",
+        description='How packets from subscribers go to the TUN: "plain", a system call each;'
+        ' "io_uring", a batch with one; "auto": what is quicker here, by trying at the start.'
+        " Where the kernel has no io_uring, it is plain whatever is said.",
+    )
 
 
 class Ppp(Section):

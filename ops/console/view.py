@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fastpath import layout, mppe
 from fastpath.layout import Session, Table
+from fastpath.tun_queue import WRITES
 from ops import messages, metrics
 from ops.console import columns, links
 from ops.console import snapshot as snapshots
@@ -154,6 +155,10 @@ class View:
         chosen = self.table.worker(0).kernel
         return mppe.kernels_of(names[chosen - 1] if chosen else self.settings.mppe.kernel)
 
+    def _writes(self) -> str:
+        """How the first worker writes to its TUN, if it has begun to."""
+        return WRITES[self.table.worker(0).writes]
+
     def versions(self) -> dict[str, Any]:
         """For `show version`."""
         return {
@@ -164,6 +169,7 @@ class View:
             "kernel": os.uname().release,
             "mppe": self._kernels(),
             "gre": dict(zip(("receive", "send"), self.table.ways, strict=True)),
+            "tun_writes": self._writes(),
             "epoch": f"{self.table.epoch:08x}",
             "pids": self.table.pids,
         }

@@ -15,12 +15,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ops.client.netns import NetnsError
 from ops.client.playground import why_not
+from ops.settings import TunWrites
 from tests.bench import rig
 from tests.bench.plain import STRIDE, Burst, Plain
 from tests.bench.results import BenchError, Result, cannot
@@ -72,8 +73,8 @@ class Costs:
 class Mixed(Bench):
     """The three servers under the mix."""
 
-    def __init__(self, plain: Plain, count: int) -> None:
-        super().__init__(plain, encrypted=True, count=count)
+    def __init__(self, plain: Plain, count: int, writes: TunWrites) -> None:
+        super().__init__(plain, encrypted=True, count=count, writes=writes)
         self.first = 0
         self.octets = 0
 
@@ -116,12 +117,12 @@ def judge(result: Result, rounds: dict[str, list[Costs]], sessions: int) -> None
     )
 
 
-def bench(rounds: int, sessions: int) -> Result:
+def bench(rounds: int, sessions: int, writes: TunWrites) -> Result:
     """All rows."""
     result = Result("imix")
     plain = Plain()
     rig.pin(rig.CPU)
-    with Mixed(plain, sessions) as servers:
+    with Mixed(plain, sessions, writes) as servers:
         taken: dict[str, list[Costs]] = {"up": [], "down": []}
         for way in taken:
             servers.mixed(way, 8)  # warm: every session has sent
@@ -141,13 +142,14 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=15, help=f"of {BURSTS} bursts each")
     parser.add_argument("--sessions", type=int, default=SESSIONS)
+    parser.add_argument("--writes", choices=get_args(TunWrites), default="auto", help="to the TUN")
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     lacking = why_not() or rig.why_not()
     if lacking:
         return cannot("imix", lacking)
     try:
-        result = bench(words.rounds, words.sessions)
+        result = bench(words.rounds, words.sessions, words.writes)
     except (BenchError, NetnsError, OSError, ValueError, subprocess.SubprocessError) as e:
         print(f"imix: {e}", file=sys.stderr)
         return 1

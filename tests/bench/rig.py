@@ -35,7 +35,7 @@ from fastpath.layout import STATE_ACTIVE, Table
 from ops import boot
 from ops.client import netns
 from ops.client.playground import LAN_HOST, WAN_CLIENT, WAN_SERVER, Playground
-from ops.settings import Gre, Limits, Settings
+from ops.settings import Gre, Limits, Settings, TunWrites
 from tests.bench.plain import BITS, Burst, Call, Counts, Plain
 from tests.bench.results import BenchError
 from tests.bench.ways import Ways
@@ -296,6 +296,7 @@ class OurServer:
     batch: int = 0  # of gre.batch; 0: the default
     ways: Ways = field(default_factory=Ways)
     receive_buffer: int = RECEIVE_BUFFER
+    writes: TunWrites = "auto"  # gre.tun_writes
     settings: Settings = field(default_factory=Settings)
     threads: list[threading.Thread] = field(default_factory=list)
     engines: list[fast.Engine] = field(default_factory=list)
@@ -323,6 +324,7 @@ class OurServer:
                 send=self.ways.send,
                 xdp_mode=self.ways.xdp_mode,
                 batch=self.batch or Gre().batch,
+                tun_writes=self.writes,
             ),
             limits=Limits(max_sessions=SUBSCRIBERS),
         )

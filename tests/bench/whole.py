@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fastpath import mppe
 from ops.client.netns import NetnsError
 from ops.client.playground import why_not
-from ops.settings import Gre
+from ops.settings import Gre, TunWrites
 from tests.bench import rig
 from tests.bench.plain import STRIDE, SUPER, Burst, Counts, Plain, sessions
 from tests.bench.results import BenchError, Result, cannot
@@ -81,8 +81,10 @@ class Bench:
         count: int = SESSIONS,
         batch: int = 0,
         ways: Sequence[str] = ("auto",),
+        writes: TunWrites = "auto",
     ) -> None:
         self.plain = plain
+        self.writes = writes
         self.encrypted = encrypted
         self.batch = batch
         self.ways = ways  # of our server; those after the first are measured beside it
@@ -102,6 +104,7 @@ class Bench:
                         batch=self.batch,
                         ways=WAYS[way],
                         receive_buffer=Gre().receive_buffer_bytes,  # as in service
+                        writes=self.writes,
                     )
                 )
                 for way in self.ways

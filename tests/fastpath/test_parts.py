@@ -236,12 +236,19 @@ def test_any_packet_from_the_tun(
 
 
 def write(packets: list[bytes], writes: int = 0, refused: bool = False) -> list[bytes]:
+    """What the device gets, by every way to write to it: the same by each."""
+    found = [write_by(way, packets, writes, refused) for way in ("plain", "io_uring")]
+    assert found[0] == found[1]
+    return found[0]
+
+
+def write_by(way: str, packets: list[bytes], writes: int, refused: bool) -> list[bytes]:
     """What the device gets, super-packets cut again by the segmenter under test above."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
         theirs.setblocking(False)
         ours.setblocking(False)
-        done = tun.coalesce(packets, ours.fileno(), refused=refused)
+        done = tun.coalesce(packets, ours.fileno(), refused=refused, writes=way)
         assert done[1:] == (len(packets), sum(map(len, packets)), 0)
         assert not writes or done[0] == writes
         found: list[bytes] = []
@@ -393,3 +400,20 @@ def test_coalescing_of_udp_changes_nothing(
     for port, wanted in sent.items():
         of_flow = [p for p in got if struct.unpack(">H", p[20:22])[0] == port]
         assert [plain(p) for p in of_flow] == [plain(p) for p in wanted]
+
+
+def test_a_device_that_refuses_loses_what_it_refused_and_no_more() -> None:
+    """More writes than one call of io_uring carries, of packets and super-packets by turns."""
+    packets = [p for n in range(200) for p in (tcp(A, B, b"", flags=2), *run_of(3, 100 + n))]
+    closed, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    other.close()
+    with closed:
+        for way in ("plain", "io_uring"):
+            done = tun.coalesce(packets, closed.fileno(), writes=way)
+            assert done == (400, 0, 0, len(packets))
+    assert write(packets, writes=400)
+
+
+def test_io_uring_for_a_descriptor_that_is_none() -> None:
+    with pytest.raises(OSError, match="io_uring"):
+        tun.coalesce([tcp(A, B, b"")], 1 << 20, writes="io_uring")

@@ -197,6 +197,7 @@ def test_versions_tell_which_code_encrypts() -> None:
     assert view.versions()["gre"] == {"receive": "raw", "send": "raw"}
     view.apply(replace(settings(), mppe=replace(settings().mppe, kernel="portable")))
     assert view.versions()["mppe"] == {"sha1": "portable", "rc4": "portable"}
+    assert view.versions()["tun_writes"] == "auto"  # no data thread has tried yet
 
 
 def test_damaged_blobs_are_named() -> None:
