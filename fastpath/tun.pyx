@@ -540,6 +540,8 @@ def coalesce(list packets not None, int fd, *, bint refused=False, str writes="p
             raise ValueError("no IPv4 packet")
         view = buffer
         writer_put(&w, &owner, &view[VNET_SIZE], <uint32_t>len(buffer) - VNET_SIZE)
+    if refused:
+        tun_queue_send(&w.queue)
     for i in range(w.used_udp if refused else 0):
         f = &w.datagrams[i]
         if f.segments > 1:

@@ -2,10 +2,10 @@
 """Writes to the TUN: each by a system call of its own, or many together by io_uring.
 
 What is put must stay in place until `tun_queue_send`, and the VNET_SIZE octets before a packet
-are the queue's, for the virtio header: one part to write is cheaper than two. Writes are carried out in order. Which
-of the two is quicker depends on the kernel and on what a system call costs on the machine, so
-the data thread tries both when it starts; where io_uring is missing or forbidden (sysctl
-kernel.io_uring_disabled), each write is a system call.
+are the queue's, for the virtio header: one part to write is cheaper than two. Writes are
+carried out in order. Which way is quicker depends on the kernel and on what a system call
+costs on the machine, so the data thread tries both when it starts; where io_uring is missing
+or forbidden (sysctl kernel.io_uring_disabled), each write is a system call.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t

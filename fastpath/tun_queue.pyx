@@ -15,6 +15,20 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *data, size_t n)
 
+cdef extern from *:
+    """
+    #include <linux/if.h>
+    #include <linux/if_tun.h>
+    #include <sys/ioctl.h>
+
+    static inline int is_tun(int fd)
+    {
+        struct ifreq r;
+        return ioctl(fd, TUNGETIFF, &r) == 0;
+    }
+    """
+    bint is_tun(int fd) nogil
+
 cdef enum:
     UDP = 17
     TRIES = 8                  # to time both ways, the best of
@@ -28,7 +42,7 @@ cdef int tun_queue_open(tun_queue *q, int mode) noexcept nogil:
     """In the data thread. 0, or why there is no io_uring (errno)."""
     cdef int code
     q.batched = False
-    if mode == WRITES_PLAIN:
+    if mode == WRITES_PLAIN or (mode == WRITES_AUTO and not is_tun(q.fd)):
         return 0
     code = uring_open(&q.ring, PENDING, q.fd)
     if code:

@@ -175,6 +175,9 @@ def judge(result: Result, limit: Step, long: Step, lost_sessions: int, seconds: 
         misrouted=long.misrouted,
         sessions_lost=lost_sessions,
     )
+    sent = long.up.sent + long.down.sent
+    got = long.up.received + long.down.received
+    result.note(f"{sent} sent, {got} received, {sent - got} lost; {long.doubled} doubled")
     drops = sum(sum(t.before.values()) + sum(t.after.values()) for t in (long.up, long.down))
     wrong = long.lost + long.doubled + long.misrouted + lost_sessions
     result.ratio("numbered UDP at 60 %: drops", float(drops), at_most=0.0)
@@ -190,7 +193,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=600.0, help="of the long run")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the long run")
+    parser.add_argument("--seconds", type=float, help="of the long run, instead of --minutes")
     parser.add_argument("--sessions", type=int, default=SESSIONS)
     parser.add_argument("--rate", type=float, help="of the long run; else 60 %% of the limit")
     parser.add_argument("--json", action="store_true")
@@ -198,6 +202,8 @@ def main() -> int:
     lacking = why_not()
     if lacking:
         return cannot("numbered", lacking)
+
+    seconds = 60 * words.minutes if words.seconds is None else words.seconds
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -207,8 +213,9 @@ def main() -> int:
         with sessions_up(words.sessions) as bench:
             limit = find_limit(bench, say) if words.rate is None else step(bench, 1.0, words.rate)
             rate = words.rate or SHARE * limit.sent_each_second
-            long = step(bench, words.seconds, rate)
-            judge(result, limit, long, bench.lost, words.seconds)
+            say(f"{rate:8.0f}/s for {seconds:g} s")
+            long = step(bench, seconds, rate)
+            judge(result, limit, long, bench.lost, seconds)
     except (BenchError, ChildError, NetnsError, OSError) as e:
         print(f"numbered: {e}", file=sys.stderr)
         return 1

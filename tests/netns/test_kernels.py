@@ -1,11 +1,11 @@
-"""Whole concentrators that encrypt with each kernel this CPU has, and a client with the best."""
+"""Whole concentrators with each kernel this CPU has, and with each way in and out for packets."""
 
 from __future__ import annotations
 
 import pytest
 
 from fastpath import mppe
-from ops.settings import Mppe
+from ops.settings import Gre, Mppe
 from tests.netns import rough
 from tests.netns.faults import Faults
 from tests.netns.rough import LOCAL, Site, both_ways, client, download, drops, ping
@@ -13,16 +13,38 @@ from tests.netns.rough import LOCAL, Site, both_ways, client, download, drops, p
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
 
-@pytest.mark.parametrize("kernel", mppe.usable())
-def test_traffic_with_each_kernel(
-    make_space: rough.MakeSpace, start_keeper: rough.StartKeeper, kernel: str
+# (gre.mode, gre.send, gre.tun_writes)
+WAYS = (
+    ("packet", "packet", "io_uring"),
+    ("packet", "raw", "plain"),
+    ("raw", "raw", "io_uring"),
+)
+KERNELS = mppe.usable()
+# Each kernel and each way at least once.
+RUNS = [(KERNELS[n % len(KERNELS)], WAYS[n % len(WAYS)]) for n in range(max(len(KERNELS), 3))]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "way"), RUNS, ids=lambda part: "-".join([*part]) if isinstance(part, tuple) else part
+)
+def test_traffic_with_each_kernel_and_each_way(
+    make_space: rough.MakeSpace,
+    start_keeper: rough.StartKeeper,
+    kernel: str,
+    way: tuple[str, str, str],
 ) -> None:
+    mode, send, writes = way
     site = Site.make(make_space)
-    conf = rough.settings(mppe=Mppe(kernel=kernel))  # type: ignore[arg-type] # a plain str
+    conf = rough.settings(
+        mppe=Mppe(kernel=kernel),  # type: ignore[arg-type] # a plain str
+        gre=Gre(mode=mode, send=send, tun_writes=writes),  # type: ignore[arg-type]
+    )
     keeper = start_keeper(site.server, conf, module="dispatcher.keeper")
     keeper.heard("keeper: ready", 30)
     with site.faults(Faults(), Faults()), client(site.client) as one:
-        assert site.console("/api/version")["mppe"] == mppe.kernels_of(kernel)
+        version = site.console("/api/version")
+        assert version["mppe"] == mppe.kernels_of(kernel)
+        assert version["tun_writes"] == writes
         up, down = both_ways(site, one.address, 500, 400.0)
         assert up.numbers == down.numbers == list(range(500))
         download(site, one.address, 2_000_000)
