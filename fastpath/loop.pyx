@@ -9,6 +9,7 @@ from fastpath.layout cimport C_GRE_RX_PACKETS, C_TUN_RX_PACKETS, C_WAKEUPS
 from fastpath.operations cimport operations_take
 from fastpath.output cimport output_flush
 from fastpath.path cimport data_path
+from fastpath.priority cimport priority, priority_begin, priority_turn
 from fastpath.ring cimport ring_sleep, store_release
 from fastpath.system cimport clear_event, exact_timers, nap, now_ns, pin_to, thread_id
 from fastpath.tables cimport NOBODY
@@ -73,6 +74,7 @@ cdef int _all(data_path *path) noexcept nogil:
 cdef void loop_run(data_path *path) noexcept nogil:
     cdef int ready = READY_GRE | READY_TUN | READY_RINGS, woken = 0
     cdef uint64_t until, rest, before = 0, since
+    cdef priority turns
     if path.cpu >= 0:
         if not pin_to(path.cpu):
             path.cpu = -1
@@ -83,8 +85,10 @@ cdef void loop_run(data_path *path) noexcept nogil:
     path.page.cpu = <uint32_t>(path.cpu + 1)
     path.page.data_tid = thread_id()
     path.page.data_beat_ns = since = now_ns()
+    priority_begin(&turns, since)
     while not path.stopping:
         path.now = now_ns()
+        priority_turn(&turns, path.now)
         operations_take(path)
         if ready & READY_RINGS and not (path.xdp.receives and arrivals_rings(path)):
             ready &= ~READY_RINGS
@@ -109,6 +113,7 @@ cdef void loop_run(data_path *path) noexcept nogil:
             since = path.now
             if 0 < rest < until:
                 nap(rest)
+                turns.slept += now_ns() - path.now
                 path.count[C_WAKEUPS] += 1
                 ready = _all(path)
                 continue
@@ -124,6 +129,7 @@ cdef void loop_run(data_path *path) noexcept nogil:
             clear_event(path.wake_fd)
         if until:
             path.count[C_WAKEUPS] += 1
+            turns.slept += now_ns() - path.now
         ready |= woken & (READY_GRE | READY_TUN | READY_RINGS)
     operations_take(path)
     output_flush(path)

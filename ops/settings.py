@@ -54,6 +54,7 @@ class Workers:
 
     count: int = 0  # 0: one for each CPU given to data
     cpus: tuple[int, ...] = ()  # (): automatic
+    realtime: bool = True  # data threads ahead of other programs, while they leave them time
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ fastpath and ops.boot may stand at the top of this file.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastpath import mppe
 from fastpath.engine import SERVER, Engine
@@ -21,9 +23,13 @@ from ops import boot
 if TYPE_CHECKING:
     from fastpath.engine import Ring
 
+PRIORITY: Final = 1  # the lowest before that of all who have none: fastpath/priority.pxd
 
-def _data(engine: Engine, name: str) -> None:
+
+def _data(engine: Engine, name: str, realtime: bool) -> None:
     """Body of the data thread; `run` does not take the GIL until it returns."""
+    if realtime:
+        _go_ahead()
     try:
         with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
             comm.write(name)
@@ -71,6 +77,15 @@ def make_engine(started: boot.Boot, table: Table) -> Engine:
     )
 
 
+def _go_ahead() -> None:
+    """Real-time priority for this thread, and the right to take it again when it was given up;
+    where that is not to be had, things are as without."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_RTPRIO, (PRIORITY, PRIORITY))
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+
+
 def main() -> int:
     """Forward first, then serve; returns the exit code."""
     # A terminal's Ctrl-C reaches every process: ending in order is the keeper's business.
@@ -85,8 +100,9 @@ def main() -> int:
         from workers.shaping import block_of  # noqa: PLC0415 - only where it is needed
 
         engine.set_filters(block_of(started.settings))
+    realtime = started.settings.workers.realtime
     name = f"data-{started.index}"
-    thread = threading.Thread(target=_data, args=(engine, name), name=name, daemon=True)
+    thread = threading.Thread(target=_data, args=(engine, name, realtime), name=name, daemon=True)
     thread.start()
 
     from workers import service  # noqa: PLC0415 - after the data thread, on purpose

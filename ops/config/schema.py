@@ -117,6 +117,11 @@ class Workers(Section):
         Field(max_length=MAX_WORKERS),
         AfterValidator(values.check_distinct),
     ] = Field((), description="CPUs of the workers' data threads, as in [2, 3]; []: automatic.")
+    realtime: Flag = Field(
+        True,
+        description="Data threads run ahead of other programs on their CPUs (SCHED_FIFO, priority"
+        " 1), so that packets don't wait for these; over 80 % load they are one among others.",
+    )
 
 
 class Gre(Section):

@@ -119,6 +119,9 @@ def test_threads_and_privileges(pair: Pair, start_keeper: Start) -> None:
             t: int((t / "stat").read_text().rpartition(")")[2].split()[16]) for t in (data, control)
         }
         assert nice == {data: 0, control: 10}
+        # Ahead of others while it is not busy: fastpath/priority.pxd.
+        policies = [os.sched_getscheduler(int(task.name)) for task in (data, control)]
+        assert policies == [os.SCHED_FIFO, os.SCHED_OTHER]
         for task in threads.values():
             assert status(task)["Uid"].split() == ["65534"] * 4
             assert status(task)["CapEff"] == "0000000000000000"
