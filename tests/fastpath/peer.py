@@ -249,7 +249,7 @@ def running(
         raw_fd=sockets[0].fileno(),
         tun_fd=ours.fileno(),
         packet_mode=False,
-        writes=options.pop("writes", os.environ.get("PPTPCON_TEST_WRITES", "auto")),
+        writes=os.environ.get("PPTPCON_TEST_WRITES", "plain"),
         **options,  # type: ignore[arg-type]
     )
     thread = threading.Thread(target=made.run, daemon=True)
