@@ -18,7 +18,7 @@ from fastpath.layout import STATE_ACTIVE, Table
 from ops import log, settings
 from ops.metrics import NETOPS_COUNTERS
 from ops.networks import network, parse_network
-from ops.settings import Ip, Pool, Settings
+from ops.settings import Ip, Ipv6, Pool, Pool6, Settings
 from tests.netns.spaces import Space, wait_for
 
 pytestmark = pytest.mark.netns
@@ -318,6 +318,27 @@ def test_reload_changes_pools_and_addresses(bench: Bench) -> None:
     wait_for(lambda: set(bench.routes("blackhole")) == {"10.50.0.0/24"})
     text = bench.space.sh("ip -4 addr show pptp0")
     assert "10.99.0.7/32" in text and "10.99.0.1/" not in text
+
+
+def test_pools_of_ipv6_have_blackholes_which_a_successor_sweeps(bench: Bench) -> None:
+    def reload(*pools: Pool6) -> None:
+        new = replace(CONF, ipv6=Ipv6(ipv6cp="on", pools=pools))
+        message = {"type": "settings", "settings": json.loads(settings.dumps(new))}
+        bench.child.send(message, log.Log("test"))
+
+    def blackholes() -> set[str]:
+        found = json.loads(bench.space.sh("ip -6 -d -j route show type blackhole proto 201"))
+        return {route["dst"] for route in found}
+
+    reload(Pool6("links", ("2001:db8:100::/40", "fd00::/48")))
+    wait_for(lambda: blackholes() == {"2001:db8:100::/40", "fd00::/48"})
+    reload(Pool6("links", ("2001:db8:100::/40",)))
+    wait_for(lambda: blackholes() == {"2001:db8:100::/40"})
+    bench.child.kill()
+    wait_for(bench.child.reap)
+    assert blackholes() == {"2001:db8:100::/40"}
+    bench.child = bench.start()  # its settings have no such pool
+    assert blackholes() == set()
 
 
 def test_an_address_the_host_has_is_left_alone(make_space: Callable[[], Space]) -> None:
