@@ -144,8 +144,10 @@ def _xdp(
         other = f"{workers} workers" if workers > 1 else passed.ring_receive
         receive, reason = _weigh(against, other)
     if gre.send == "auto" and packet_send:
-        send, text = _weigh(against, passed.ring_send)
-        reason = reason if gre.mode == "auto" and not receive else text
+        # Sending alone by rings makes downloads cheaper and acknowledgements dearer.
+        alone = "" if receive else "GRE is not received by it"
+        send, text = _weigh(alone, against, passed.ring_send)
+        reason = reason if gre.mode == "auto" else text
     if not receive and not send:
         return None, reason if "auto" in (gre.mode, gre.send) else "not configured"
     try:
