@@ -110,6 +110,7 @@ class Netops:
         # Workers may send by packet sockets, and do unless a rule came up that these pass by.
         self._by_hop = bool(info.extra.get("hop")) and info.settings.gre.send == "auto"
         self._raw_only = False
+        self._rings = bool(info.extra.get("rings"))  # AF_XDP passes by more rules
         self._passed = ""  # the rule about GRE received that was told of last
 
     # -- set-up
@@ -394,13 +395,15 @@ class Netops:
     def judged(self, passed: Passed, ipsec: bool, peers: Iterable[Peer]) -> None:
         """What packet sockets would pass by now. Sending changes at once; receiving is chosen
         at the start, so that is only said."""
-        why = passed.send or ("there are IPsec policies" if ipsec else "")
+        rings = (passed.ring_send, passed.ring_receive) if self._rings else ("", "")
+        why = passed.send or rings[0] or ("there are IPsec policies" if ipsec else "")
         if self._by_hop and bool(why) != self._raw_only:
             self._raw_only = bool(why)
             way, reason = ("raw", why) if why else ("packet", "nothing is passed by any more")
             self._log.notice("gre mode", send=way, send_reason=reason)
             self.tell_way_out(peers)
-        rule = passed.receive if self._packet_mode and self._settings.gre.mode == "auto" else ""
+        auto = self._packet_mode and self._settings.gre.mode == "auto"
+        rule = (passed.receive or rings[1]) if auto else ""
         if rule and rule != self._passed:
             self._log.warning(
                 "a firewall rule about GRE is passed by",

@@ -141,6 +141,7 @@ class Opened:
             ]
             packet_mode = self.gre.packet_mode
             extra = {"tuns": tuns, "packet_mode": packet_mode, "hop": bool(self.gre.hop)}
+            extra["rings"] = self.gre.xdp is not None
             return fds, extra | {"keeper_pid": os.getpid()}
         if role.kind == "dispatcher":
             return fds | {"listeners": [self.listener.fileno()]}, {}

@@ -153,8 +153,15 @@ def test_rings_take_what_is_theirs(mode: Mode, pair: Pair, start_keeper: rough.S
 
 def _more(site: Site, packets: int) -> None:
     """Wait until so many came by the rings."""
-    target = counts(site)["received by ring"] + packets
-    spaces.wait_for(lambda: counts(site)["received by ring"] > target, 20)
+    before = counts(site)
+
+    def came() -> bool:
+        return counts(site)["received by ring"] > before["received by ring"] + packets
+
+    try:
+        spaces.wait_for(came, 20)
+    except AssertionError:
+        raise AssertionError(f"of {packets} packets too few: {before}, {counts(site)}") from None
 
 
 def _said(keeper: Keeper, text: str, times: int) -> None:
@@ -164,7 +171,7 @@ def _said(keeper: Keeper, text: str, times: int) -> None:
 def _outlives_its_worker(near: Space, address: str, site: Site, keeper: Keeper) -> None:
     """SIGKILL of the worker again and again under load: no session ends, rings lose nothing."""
     flood = subprocess.Popen(
-        near.argv("ping", "-q", "-f", "-s", "1000", "-w", "60", "-I", address, LOCAL),
+        near.argv("ping", "-q", "-f", "-s", "1000", "-w", "600", "-I", address, LOCAL),
         stdout=subprocess.PIPE,
         text=True,
     )
