@@ -54,12 +54,12 @@ class Queue:
         event = job.event
         if event.hook in BEGIN and (event.sid, event.hook) in self._begun:
             return "repeated"
+        if event.hook not in BEGIN:  # also if it is dropped: nothing else would ever end it
+            self._begun.discard((event.sid, END.get(event.hook, "")))
         if self.waiting >= self.limit:
             return "full"
         if event.hook in BEGIN:
             self._begun.add((event.sid, event.hook))
-        else:
-            self._begun.discard((event.sid, END.get(event.hook, "")))
         self._known.add((job.worker, job.seq))
         jobs = self._waiting.setdefault(event.sid, deque())
         jobs.append(job)

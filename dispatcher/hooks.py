@@ -118,6 +118,7 @@ class Service:
             match self._queue.add(Job(at, seq, event)):
                 case "full":
                     self._count(event, "dropped", "too many wait: see hooks.queue, hooks.at_once")
+                    self._without_radattr(event)
                     self._answer(at, seq)
                 case "repeated":
                     self._answer(at, seq)
@@ -214,12 +215,15 @@ class Service:
         self._end(run.job)
         self._go_on()
 
-    def _end(self, job: Job) -> None:
-        if self._conf.radattr and job.event.hook == "ip_down":
+    def _without_radattr(self, event: Event) -> None:
+        if self._conf.radattr and event.hook == "ip_down":
             try:
-                radattr.remove(self._conf.radattr, job.event)
+                radattr.remove(self._conf.radattr, event)
             except OSError as e:
                 self._log.warning("radattr file not removed", reason=e.strerror)
+
+    def _end(self, job: Job) -> None:
+        self._without_radattr(job.event)
         self._queue.done(job)
         self._answer(job.worker, job.seq)
         self._changed = True

@@ -60,11 +60,17 @@ class Prefixes:
             if ledger.free(found):
                 return found
         while self._cursor < end:
+            net, within = self._place(self._cursor)
             found = self._at(self._cursor)
-            self._cursor += 1
-            if self._anycast(found):
+            over = ledger.over(found)
+            if over is not None:
+                # All that it holds at once: a static /32 may hold billions of ours.
+                last = min(over.last, net.last)
+                self._cursor += (last >> 128 - self.length) - (net.first >> 128 - self.length)
+                self._cursor += 1 - within
                 continue
-            if found not in self._returned and ledger.free(found):
+            self._cursor += 1
+            if found not in self._returned and not self._anycast(found):
                 return found
         return self.take(ledger) if self._returned else None
 
@@ -74,13 +80,18 @@ class Prefixes:
             net.length < 127 and net.first == found.first for net in self.nets
         )
 
-    def _at(self, position: int) -> Network:
+    def _place(self, position: int) -> tuple[Network, int]:
+        """One of `nets`, and the position in it."""
         for net in self.nets:
             count = 1 << self.length - net.length
             if position < count:
-                return network(6, net.first + (position << 128 - self.length), self.length)
+                return net, position
             position -= count
         raise AssertionError("unreachable: the position is below the size")
+
+    def _at(self, position: int) -> Network:
+        net, within = self._place(position)
+        return network(6, net.first + (within << 128 - self.length), self.length)
 
     def give_back(self, found: Network) -> None:
         """Nobody has it any more."""
@@ -98,17 +109,22 @@ class Ledger:
         self._held: dict[Network, object] = {}
         self._lengths: dict[int, int] = {}
 
-    def owner(self, found: Network) -> object | None:
-        """Whose it is, or whose prefix it lies in."""
-        for length in self._lengths:
+    def over(self, found: Network) -> Network | None:
+        """The held prefix that it is or lies in; of several the shortest."""
+        for length in sorted(self._lengths):
             if length <= found.length:
-                owner = self._held.get(network(6, found.first, length))
-                if owner is not None:
-                    return owner
+                held = network(6, found.first, length)
+                if held in self._held:
+                    return held
         return None
 
+    def owner(self, found: Network) -> object | None:
+        """Whose it is, or whose prefix it lies in."""
+        held = self.over(found)
+        return None if held is None else self._held[held]
+
     def free(self, found: Network) -> bool:
-        return self.owner(found) is None
+        return self.over(found) is None
 
     def hold(self, found: Network, owner: object) -> None:
         self._held[found] = owner

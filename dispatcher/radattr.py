@@ -25,7 +25,10 @@ def write(prefix: str, event: Event) -> None:
     """As of now; after a change the former one has the name with _old. OSError if it fails."""
     path = f"{prefix}.{event.name}"
     fresh = f"{path}.new"
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    # A folder that others may write to, too: a file or link of theirs is not written through.
+    Path(fresh).unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with open(os.open(fresh, flags, 0o600), "w") as file:
         file.write(_lines(event))
     if event.hook == "ip_change" and os.path.exists(path):
         os.replace(path, path + OLD)

@@ -31,6 +31,8 @@ from ops.ranges import format_address, parse_address
 LINE_MAX: Final = 1024
 CLIENTS_MAX: Final = 32
 IDLE_S: Final = 300.0
+LOGIN_S: Final = 10.0  # for the password: who has none holds no place
+LINGER_S: Final = 10.0  # for the end of an answer to somebody who does not read it
 WRONG_PER_S: Final = 1 / 6  # wrong passwords of one source
 WRONG_BURST: Final = 5.0
 SYNTAX: Final = "syntax error" + END
@@ -244,15 +246,24 @@ class AccelPort:
         except Exception as e:
             self._log.error("accel-cmd request failed", source=source, error=repr(e)[:200])
         finally:
+            await self._close(writer)
             self._clients.discard(task)
-            writer.close()
+
+    async def _close(self, writer: asyncio.StreamWriter) -> None:
+        """What is not sent holds its connection, so that one counts until it is gone."""
+        writer.close()
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await writer.wait_closed()
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()
 
     async def _talk(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str
     ) -> None:
         known, first = not self._digest, True
         while True:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(IDLE_S if known else LOGIN_S):
                 octets = await reader.readline()
             if not octets:
                 return

@@ -95,3 +95,22 @@ def test_radattr(tmp_path: Path) -> None:
     radattr.write(prefix, UP)
     radattr.remove(prefix, UP)
     assert [path.name for path in tmp_path.iterdir()] == ["radattr.mine"]
+
+
+def test_the_end_of_a_session_is_known_when_it_is_dropped() -> None:
+    queue = Queue(at_once=1, limit=1)
+    first = Job(0, 1, UP)
+    assert queue.add(first) == "" and queue.ready() is first
+    assert queue.add(Job(0, 2, replace(UP, sid=SID + 1))) == ""
+    assert queue.add(Job(0, 3, DOWN)) == "full"
+    queue.done(first)
+    assert queue.ready() is not None
+    assert queue.add(first) == ""  # else each dropped end would be remembered for ever
+
+
+def test_radattr_is_written_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "radattr.pptp1a.6925a1b2.new").symlink_to(tmp_path / "victim")
+    radattr.write(f"{tmp_path}/radattr", UP)
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert not (tmp_path / "radattr.pptp1a.6925a1b2").is_symlink()

@@ -129,3 +129,20 @@ def test_nobody_gets_what_another_has(steps: list[tuple[bool, int]]) -> None:
         elif held:
             prefixes.release(held.pop(n % len(held)))
         assert prefixes.usage() == [("small", 6, len(held))]
+
+
+def test_a_static_prefix_over_a_whole_pool_is_passed_at_once() -> None:
+    large = made(Pool6("small", ("2001:db8::/32",), 64))
+    large.static("2001:db8::/31", object(), "prefix")
+    with pytest.raises(NoPrefix, match="used up"):  # not after 4 billion looks
+        take(large)
+
+
+def test_behind_a_static_prefix_the_pool_goes_on() -> None:
+    large = made(Pool6("small", ("2001:db8::/32", "2001:db9:1::/48"), 64))
+    large.static("2001:db8::/33", object(), "prefix")
+    assert take(large, "anna") == "2001:db8:8000::/64"
+    assert take(large, "bert") == "2001:db8:8000:1::/64"
+    other = made(Pool6("small", ("2001:db8::/32", "2001:db9:1::/48"), 64))
+    other.static("2001:db8::/32", object(), "prefix")
+    assert take(other, "anna") == "2001:db9:1::/64"

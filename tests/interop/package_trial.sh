@@ -11,6 +11,7 @@ test "$(readlink /opt/pptpcon/current)" = "$(ls /usr/lib/pptpcon)"
 id pptpcon >/dev/null
 pptpcon check-config
 test "$(stat -c '%a %U' /etc/pptpcon/chap-secrets)" = "600 root"
+test "$(stat -c '%a %U %G' /etc/pptpcon/pptpcon.toml)" = "640 root pptpcon"
 systemd-analyze verify /lib/systemd/system/pptpcon.service
 ! systemctl -q is-enabled pptpcon
 echo "ok installed"

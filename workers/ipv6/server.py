@@ -147,6 +147,8 @@ class Server:
         given: set[int] = set()
         for code, data in message.options:
             if code == Code.IA_TA:
+                if len(data) < 4:
+                    raise RemoteError(f"identity association of {len(data)} octets")
                 nothing = (status(Status.NO_ADDRESSES, "no temporary addresses"),)
                 found.append((code, data[:4] + encode_options(nothing)))
             if code not in LEASES:

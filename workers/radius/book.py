@@ -198,7 +198,7 @@ class Book:
         if now < self._again_at:
             return []
         found: list[Record] = []
-        kept: deque[Record] = deque()
+        kept: list[Record] = []
         held: set[str] = set()  # a later one of the same session must not go either
         alone = now < self._free_at
         while self._waiting and len(self._flying) < IN_FLIGHT:
@@ -212,8 +212,8 @@ class Book:
             if record.sid:
                 self._busy[record.sid] = record.number
             found.append(record)
-        kept.extend(self._waiting)
-        self._waiting = kept
+        # Not a copy of what waits: after a day without a server that is a million.
+        self._waiting.extendleft(reversed(kept))
         return found
 
     def taken(self, record: Record) -> None:

@@ -75,7 +75,7 @@ class History:
             self._give_up(e)
             return 0
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         self.failure = f"{self.path}: {error}"
         db, self._db = self._db, None
         if db is not None:
@@ -87,13 +87,18 @@ class History:
         if self._db is None:
             return {}
         left = "FROM session WHERE end IS NULL AND epoch"
-        lost = dict(self._db.execute(f"SELECT sid, seen {left} != ?", (self._epoch,)).fetchall())
+        try:
+            rows = self._db.execute(f"SELECT sid, seen {left} != ?", (self._epoch,)).fetchall()
+            lost = {f"{int(sid, 16):016x}": float(seen) for sid, seen in rows}
+            rows = self._db.execute(f"SELECT sid {left} = ?", (self._epoch,)).fetchall()
+            self.open = {sid for (sid,) in rows}
+        except (sqlite3.Error, TypeError, ValueError) as e:  # a file that is damaged
+            self._give_up(e)
+            return {}
         self._do(
             "UPDATE session SET end = seen, cause = ? WHERE end IS NULL AND epoch != ?",
             (LOST, self._epoch),
         )
-        rows = self._db.execute(f"SELECT sid {left} = ?", (self._epoch,)).fetchall()
-        self.open = {sid for (sid,) in rows}
         return lost
 
     def started(self, facts: Facts, now: float) -> bool:

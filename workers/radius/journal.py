@@ -14,7 +14,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from workers.radius.accounting import Counters
 
@@ -100,6 +100,14 @@ class Journal:
             self._changing = True
         return self._db.execute(statement, values)
 
+    def _rows(self, query: str) -> list[Any]:
+        """What a query finds; none, and the file given up, where it is damaged."""
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.Error as e:
+            self._give_up(e)
+            return []
+
     def _give_up(self, error: sqlite3.Error) -> None:
         """A full or broken disk: go on in memory, where all that is not delivered is, too."""
         self.failure = f"{self.path}: {error}"
@@ -128,8 +136,8 @@ class Journal:
     @property
     def epoch(self) -> int:
         """Of the instance that wrote here last; 0: none."""
-        row = self._db.execute("SELECT epoch FROM instance").fetchone()
-        return int(row[0]) if row else 0
+        rows = self._rows("SELECT epoch FROM instance")
+        return int(rows[0][0] or 0) if rows else 0
 
     def enter(self, epoch: int) -> None:
         """We write from now on."""
@@ -171,10 +179,10 @@ class Journal:
 
     def left(self) -> Iterator[Left]:
         """All open sessions."""
-        for sid, epoch, facts, seen, *counters in self._db.execute(
+        for sid, epoch, facts, seen, *counters in self._rows(
             "SELECT sid, epoch, facts, seen, input_octets, input_packets, output_octets,"
             " output_packets, seconds FROM open"
-        ).fetchall():
+        ):
             yield Left(sid, epoch, facts, seen, Counters(*counters))
 
     # -- records
@@ -198,5 +206,5 @@ class Journal:
 
     def records(self) -> list[Record]:
         """All not delivered, in order."""
-        rows = self._db.execute("SELECT id, sid, status, event, attributes FROM record ORDER BY id")
-        return [Record(*row) for row in rows.fetchall()]
+        rows = self._rows("SELECT id, sid, status, event, attributes FROM record ORDER BY id")
+        return [Record(*row) for row in rows]

@@ -185,7 +185,8 @@ def pack(kind: int, pid: int, line: str, user: str, host: str, when: float) -> b
         pid,
         line.encode(),
         counter.to_bytes(4, "little"),
-        user.encode("utf-8", "surrogateescape"),
+        # Names are strangers' octets, and who(1) prints them as they are on a terminal.
+        "".join(c if c.isprintable() else "?" for c in user).encode(),
         host.encode(),
         0,
         0,

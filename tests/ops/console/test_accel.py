@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fastpath import layout
-from ops.console import accel_text
+from ops.console import accel, accel_text
 from ops.console.accel import Commands, HangUpError
 from ops.console.bus import Bus
 from ops.console.history import History
@@ -298,3 +298,61 @@ def test_a_name_breaks_no_table(name: str) -> None:
     text = asyncio.run(own.run("show sessions username,ip", "here"))
     head, _, line, end = text.split("\r\n")
     assert end == "" and line.count("|") == head.count("|") == 1
+
+
+class Full(Commands):
+    """An answer larger than what a socket takes."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def run(self, line: str, source: str) -> str:
+        if line == "exit":
+            self.left.set()
+            raise HangUpError
+        return "x" * 60_000
+
+
+def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "LINGER_S", 0.2)
+
+    async def body() -> None:
+        commands = Full()
+        ports = accel.AccelPort(commands, Log("test"))
+        listener = socket.socket()
+        # Small buffers: most of the answer waits in the process.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        await ports.start(listener)
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        client.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=client, limit=1)
+        writer.write(b"show sessions\nexit\n")
+        await commands.left.wait()
+        await asyncio.gather(*ports._clients)
+        assert len(await reader.read()) < 60_000  # the rest is held no longer
+        writer.close()
+        await ports.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+def test_without_the_password_no_place_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "LOGIN_S", 0.1)
+
+    async def body() -> None:
+        ports = accel.AccelPort(Full(), Log("test"))
+        ports.apply(hashlib.sha256(b"secret").hexdigest())
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        await ports.start(listener)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await reader.read() == b""
+        writer.close()
+        await ports.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 30))

@@ -185,3 +185,9 @@ def test_any_associations(kinds: list[Kind], data: bytes) -> None:
                     ask(server, kind, (int(code), data), ours=ours)
                 except RemoteError:
                     pass
+
+
+def test_an_association_of_temporary_addresses_without_iaid() -> None:
+    server = Server(OFFER)
+    with pytest.raises(RemoteError):
+        ask(server, Kind.SOLICIT, (int(Code.IA_TA), b"\1\2"))

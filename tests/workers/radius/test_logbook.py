@@ -13,6 +13,7 @@ from ops.settings import Records
 from workers.radius import utmp
 from workers.radius.accounting import Counters, Facts
 from workers.radius.history import FILE, History
+from workers.radius.journal import Journal
 from workers.radius.logbook import Logbook
 
 EPOCH = 0x6925A1B2
@@ -118,3 +119,43 @@ def test_old_ones_are_forgotten_and_a_broken_file_costs_nothing(tmp_path: Path) 
     else:
         raise AssertionError("it was taken")
     assert sqlite3.connect(f"{tmp_path}/{FILE}").execute("SELECT count(*) FROM session")
+
+
+def damage(path: Path) -> None:
+    """All but the first page, which has the schema."""
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+
+
+def test_a_damaged_history_is_given_up(tmp_path: Path) -> None:
+    history = History(f"{tmp_path}/{FILE}", EPOCH)
+    history.started(FACTS, 1764200000.0)
+    history.close()
+    damage(tmp_path / FILE)
+    book = Logbook(Records(30), str(tmp_path), EPOCH + 1, Log("test"))
+    book.begin()
+    book.started(OTHER)
+    book.stopped(OTHER.sid, None, "user_request", 1764200050.0)
+    book.commit()
+    book.close()
+
+
+def test_a_damaged_journal_is_given_up(tmp_path: Path) -> None:
+    journal = Journal(f"{tmp_path}/journal")
+    journal.enter(EPOCH)
+    journal.opened(FACTS.sid, EPOCH, FACTS.pack(), 1764200000.0)
+    journal.close()
+    damage(tmp_path / "journal")
+    journal = Journal(f"{tmp_path}/journal")
+    assert journal.epoch == 0 and not list(journal.left()) and journal.records() == []
+    assert f"{tmp_path}/journal" in journal.failure
+    journal.add(FACTS.sid, 2, 1764200050.0, b"")
+    assert journal.commit() and len(journal.records()) == 1
+    journal.close()
+
+
+def test_a_name_sends_no_escape_to_the_terminal_of_who() -> None:
+    data = utmp.pack(7, 1, "pptp1.6925a1b2", "eve\x1b[2J\n\udcff" + "x" * 99, "192.0.2.7", 1.0)
+    assert utmp.RECORD.unpack(data)[4] == b"eve?[2J??" + b"x" * 23
