@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import Final
 
 from ops.config.accel.pools import Pools
+from ops.config.accel.pools6 import Pools6
 from ops.config.accel.radius import Servers
 from ops.config.accel.text import Line, conf_lines
 from ops.config.accel.words import LOST, MODULES, OTHER_SERVICES, SILENT
@@ -51,10 +52,12 @@ class _Importer:
     modules: dict[str, Line] = field(default_factory=dict)
     allowed: list[tuple[IPv4Network, Origin]] = field(default_factory=list)
     pools: Pools = field(init=False)
+    pools6: Pools6 = field(init=False)
     servers: Servers = field(init=False)
 
     def __post_init__(self) -> None:
         self.pools = Pools(self.draft)
+        self.pools6 = Pools6(self.draft)
         self.servers = Servers(self.draft)
 
     def run(self) -> Imported:
@@ -78,6 +81,9 @@ class _Importer:
         ):
             take()
         self.pools.finish(self._value("pptp", "ip-pool"))
+        self.pools6.finish(
+            self._value("pptp", "ipv6-pool"), self._value("pptp", "ipv6-pool-delegate")
+        )
         self.servers.finish("radius" in self.modules, self.settings)
         self._local()
         self._accounts()
@@ -127,10 +133,8 @@ class _Importer:
             return self._client_range(line, origin)
         if line.section == "ip-pool" and self.pools.takes(line, origin):
             return True
-        if line.section == "ipv6-pool" and self.pools.takes6(line, origin):
-            return True
-        if line.section == "ipv6-dns":
-            return self.pools.takes_dns6(line, origin)
+        if line.section in ("ipv6-pool", "ipv6-dns", "ipv6-dhcp"):
+            return self.pools6.takes(line, origin)
         if line.section == "radius" and self.servers.takes(line, origin):
             return True
         for key in (where, (line.section, "*")):

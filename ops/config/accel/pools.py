@@ -85,16 +85,6 @@ class Pools:
             self.draft.loud(origin, f"[ip-pool] {name}: goes on with {pool.next}, not {following}")
         pool.next = pool.next or following
 
-    def takes6(self, line: Line, origin: Origin) -> bool:
-        """A line of [ipv6-pool]."""
-        self.draft.loud(origin, f"[ipv6-pool] {line.bare[:60]}: see [ipv6]")
-        return True
-
-    def takes_dns6(self, line: Line, origin: Origin) -> bool:
-        """A line of [ipv6-dns]."""
-        self.draft.loud(origin, f"[ipv6-dns] {line.bare[:60]}: see [ipv6]")
-        return True
-
     def finish(self, default: tuple[str, Origin] | None) -> None:
         """Write them; `default` is the pool that [pptp] names."""
         pools = {name: pool for name, pool in self._found.items() if pool.ranges}

@@ -86,7 +86,6 @@ SILENT: Final[dict[tuple[str, str], str]] = {
     ("cli", "prompt"): "there is no prompt",
     ("cli", "history-file"): "there is no prompt",
     ("cli", "sessions-columns"): "name columns behind `pptpcon show sessions`",
-    ("ipv6-dhcp", "verbose"): "one line an event is logged",
     ("ipv6-nd", "verbose"): "one line an event is logged",
 }
 

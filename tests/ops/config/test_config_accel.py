@@ -114,6 +114,24 @@ def test_pools(tmp_path: Path) -> None:
     }
 
 
+def test_pools_of_ipv6(tmp_path: Path) -> None:
+    s = settings(
+        tmp_path,
+        "[modules]\npptp\nauth_mschap_v2\n[ppp]\nipv6=allow\n[pptp]\nipv6-pool-delegate=far\n[ipv6-pool]\n"
+        "2001:db8:1::/48,64\n2001:db8:2::/48,64,name=more\ndelegate=2001:db8:8000::/36,56,name=far\n"
+        "attr-prefix=Delegated-IPv6-Prefix-Pool\n[ipv6-dns]\n2001:db8::53\ndnssl=example.net.\n"
+        "[ipv6-dhcp]\npref-lifetime=600\nvalid-lifetime=1200\n",
+    ).ipv6
+    assert (s.ipv6cp, s.pool, s.delegated_pool) == ("on", "default6", "far")
+    assert {pool.name: (pool.prefixes, pool.length) for pool in s.pools} == {
+        "default6": (("2001:db8:1::/48",), 64),
+        "more": (("2001:db8:2::/48",), 64),
+        "far": (("2001:db8:8000::/36",), 56),
+    }
+    assert (s.dns, s.search) == (("2001:db8::53",), ("example.net",))
+    assert (s.preferred_lifetime_s, s.valid_lifetime_s) == (600, 1200)
+
+
 def test_obsolete_servers_are_joined(tmp_path: Path) -> None:
     s = settings(
         tmp_path,
@@ -137,7 +155,12 @@ def test_secrets_file(tmp_path: Path) -> None:
     assert s.ip.local == "10.9.0.1"
 
 
-_SECTIONS = sorted({s for s, _ in {*_KEYS, *SILENT, *LOST}} | {"modules", "ip-pool", "ipv6-pool"})
+_LISTS = {"modules", "ip-pool", "ipv6-pool", "ipv6-dns", "ipv6-dhcp"}
+_SECTIONS = sorted(
+    {s for s, _ in {*_KEYS, *SILENT, *LOST}}
+    | {"modules", "ip-pool"}
+    | {"ipv6-pool", "ipv6-dns", "ipv6-dhcp"}
+)
 _LINE = st.one_of(
     st.sampled_from([f"[{name}]" for name in _SECTIONS]),
     st.builds(
