@@ -32,7 +32,9 @@ def session_name(sid: int) -> str:
 def word(text: str) -> str:
     """Text of a stranger as one word of a shell."""
     octets = text.encode("utf-8", "surrogateescape")
-    return _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], octets).decode("ascii")
+    found = _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], octets).decode("ascii")
+    # Nor for an option, where a script hands it on.
+    return f"%2D{found[1:]}" if found.startswith("-") else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
 from ops import rundir
 from ops.cli import configuration
 from ops.cli.configuration import config_option, set_option
+from ops.cli.tables import clean
 
 FILE: Final = "history.db"
 EXIT_NONE: Final = 1
@@ -54,7 +56,8 @@ def select(
     for column, value in (("user", user), ("sid", sid)):
         if value:
             where.append(f"{column} = ?")
-            values.append(value)
+            # As it was written: octets that are no UTF-8 have been replaced.
+            values.append(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
     if address:
         where.append("(address = ? OR calling = ?)")
         values += [address, address]
@@ -67,7 +70,7 @@ def select(
     if still:
         where.append("end IS NULL")
     statement = f"SELECT {COLUMNS} FROM session WHERE {' AND '.join(where)}"  # noqa: S608
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
     try:
         db.row_factory = sqlite3.Row
         rows = db.execute(f"{statement} ORDER BY start DESC LIMIT ?", (*values, limit))
@@ -104,7 +107,13 @@ def _lasted(row: dict[str, Any]) -> str:
 @click.option("--address", default="", help="Inner or outer address.")
 @click.option("--sid", default="", help="One session.")
 @click.option("--open", "still", is_flag=True, help="Only those that are up.")
-@click.option("--limit", default=1000, show_default=True, help="At most so many, the newest.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1 << 31),
+    default=1000,
+    show_default=True,
+    help="At most so many, the newest.",
+)
 @click.option("--state-dir", default="", help="Where the file is, if not as configured.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def history(
@@ -132,7 +141,7 @@ def history(
     try:
         begin = moment(since, now) if since else None
         end = moment(until, now) if until else None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.UsageError("a time is 90m, 12h, 2d, 2026-11-27 or 2026-11-27T12:30") from None
     days = 0
     if not state_dir:
@@ -166,15 +175,15 @@ def history(
     for row in rows:
         click.echo(
             line.format(
-                row["user"],
+                clean(row["user"]),
                 row["address"] or "-",
-                row["calling"],
+                clean(row["calling"]),
                 _when(row["start"]),
                 _when(row["end"]) if row["end"] else "still up",
                 _lasted(row),
                 _size(row["input_octets"]),
                 _size(row["output_octets"]),
-                row["cause"] or "-",
+                clean(row["cause"]) or "-",
             )
         )
 

@@ -61,6 +61,7 @@ def test_arguments_and_environment() -> None:
     ]  # fmt: skip
     assert hook_event.arguments(UP, "site 1", "nobody")[5] == "site%201"
     auth = replace(UP, hook="auth_up")
+    assert hook_event.arguments(replace(auth, user="-rf"), "", "nobody")[1] == "%2Drf"
     assert hook_event.arguments(auth, "", "nobody")[1:3] == ["DOM\\bob%3B%20rm%20-rf%20/", "nobody"]
     found = hook_event.environment(DOWN, "/run/radattr", "nobody")
     assert found["PEERNAME"] == "DOM\\bob%3B%20rm%20-rf%20/"

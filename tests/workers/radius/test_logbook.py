@@ -7,6 +7,9 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from ops.cli.history import history as history_command
 from ops.cli.history import select
 from ops.log import Log
 from ops.settings import Records
@@ -159,3 +162,19 @@ def test_a_damaged_journal_is_given_up(tmp_path: Path) -> None:
 def test_a_name_sends_no_escape_to_the_terminal_of_who() -> None:
     data = utmp.pack(7, 1, "pptp1.6925a1b2", "eve\x1b[2J\n\udcff" + "x" * 99, "192.0.2.7", 1.0)
     assert utmp.RECORD.unpack(data)[4] == b"eve?[2J??" + b"x" * 23
+
+
+def test_a_name_sends_no_escape_to_who_reads_the_history(tmp_path: Path) -> None:
+    folder = tmp_path / "100% what?"
+    folder.mkdir()
+    history = History(f"{folder}/{FILE}", EPOCH)
+    history.started(replace(FACTS, user="eve\x1b[2J\udcff"), 1764200000.0)
+    history.close()
+    runner = CliRunner()
+    for words in ([], ["eve\x1b[2J\udcff"]):
+        result = runner.invoke(history_command, ["--state-dir", str(folder), *words])
+        assert result.exit_code == 0 and "eve\\x1b[2J" in result.output, result.output
+        assert "\x1b" not in result.output
+    for words in (["--since", "9" * 400 + "d"], ["--limit", "9" * 30]):
+        result = runner.invoke(history_command, ["--state-dir", str(folder), *words])
+        assert result.exit_code == 2 and "Error" in result.output
