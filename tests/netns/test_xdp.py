@@ -169,18 +169,19 @@ def _said(keeper: Keeper, text: str, times: int) -> None:
 
 
 def _outlives_its_worker(near: Space, address: str, site: Site, keeper: Keeper) -> None:
-    """SIGKILL of the worker again and again under load: no session ends, rings lose nothing."""
+    """SIGKILL of the worker under load: no session ends, rings lose nothing."""
     flood = subprocess.Popen(
         near.argv("ping", "-q", "-f", "-s", "1000", "-w", "600", "-I", address, LOCAL),
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        for turn in range(2, 5):
-            _more(site, 300)
-            (pid,) = worker_pids(keeper)
-            spaces.kill(pid)
-            _said(keeper, "worker said Hello", turn)
+        # Once: a second death in the middle of its packets would make the session a poison.
+        _more(site, 300)
+        (pid,) = worker_pids(keeper)
+        spaces.kill(pid)
+        _said(keeper, "worker said Hello", 2)
+        _more(site, 300)
     finally:
         flood.send_signal(signal.SIGINT)
         out, _ = flood.communicate()
@@ -189,7 +190,7 @@ def _outlives_its_worker(near: Space, address: str, site: Site, keeper: Keeper) 
     assert "worker_lost" not in keeper.text
     assert keeper.text.count("session up") == 1
     assert " 0% packet loss" in ping(near, address, LOCAL, 20)
-    # A batch, three times, could be counted as lost with a worker; frames must not be.
+    # A batch may be counted as lost with the worker; frames must not be.
     assert site.metrics().total("pptp_kernel_drops_total", direction="receive") == 0
     assert {k for k, n in drops(site.metrics()).items() if n} <= {
         *("duplicate", "late", "no_session", "wrong_peer", "malformed"),
