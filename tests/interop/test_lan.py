@@ -1,4 +1,4 @@
-"""README.md, "Reaching a LAN": each of its three ways lets a client reach a host of the LAN."""
+"""docs/install.md, "Reaching a LAN": each of its three ways lets a client reach a host of the LAN."""
 
 from __future__ import annotations
 
