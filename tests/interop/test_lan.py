@@ -1,4 +1,4 @@
-"""docs/install.md, "Reaching a LAN": each of its three ways lets a client reach a host of the LAN."""
+"""docs/install.md, "Reaching a LAN": each of its three ways lets a client reach a LAN's host."""
 
 from __future__ import annotations
 
