@@ -21,6 +21,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from dispatcher import rtnl
 from dispatcher.rtnl import RouteSocket
@@ -235,7 +236,14 @@ class Neighbours:
     def _choose(self, address: Address) -> Choice:
         now = time.monotonic()
         if self._ways is None or now - self._read_at > FRESH_S:
-            self._ways, self._read_at = Ways(self._ipr, self._lan, self._own), now
+            self._read_at = now
+            try:
+                self._ways = Ways(self._ipr, self._lan, self._own)
+            except (OSError, NetlinkError) as e:
+                # Routes wait for us: what was read before holds, if there was any.
+                self._log.warning("interfaces and routes not read", reason=str(e)[:200])
+                if self._ways is None:
+                    return Choice(0, "-", "interfaces and routes could not be read")
         choice = self._ways.choose(address)
         if choice not in self._said and len(self._said) < 64:
             self._said.add(choice)

@@ -258,7 +258,11 @@ class Netops:
         """Count what the kernel has dropped for us."""
         if self._isolation is not None and self._settings.lan.isolate and now >= self._count_at:
             self._count_at = now + COUNT_S
-            dropped = self._isolation.dropped()
+            try:
+                dropped = self._isolation.dropped()
+            except nft.NftError as e:  # tried again next time; routes go on meanwhile
+                self._log.error("subscribers are not isolated", reason=str(e))
+                return
             if dropped:
                 self._table.netops_count(ISOLATED, dropped)
 
