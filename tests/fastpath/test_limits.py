@@ -53,14 +53,17 @@ def filters(*rules: str, permits: bool = True, exempt: tuple[str, ...] = ()) -> 
 
 
 def sums_hold(p: Peer) -> None:
-    c = p.table.data_counters(0)
-    ends = c["rx_ack_only"] + c["rx_control"] + c["rx_data"] + c["queued"]
-    assert c["gre_rx_packets"] == ends + sum(
-        n for name, n in c.items() if name.startswith("drop_rx_")
-    )
-    assert c["tun_rx_packets"] == c["tx_data"] + c["tx_queued"] + sum(
-        n for name, n in c.items() if name.startswith("drop_tx_")
-    )
+    """Each packet has one end, once the batch that is under way is counted."""
+    for _ in range(200):
+        c = p.table.data_counters(0)
+        ends = c["rx_ack_only"] + c["rx_control"] + c["rx_data"] + c["queued"]
+        ends += sum(n for name, n in c.items() if name.startswith("drop_rx_"))
+        sent = c["tx_data"] + c["tx_queued"]
+        sent += sum(n for name, n in c.items() if name.startswith("drop_tx_"))
+        if (c["gre_rx_packets"], c["tun_rx_packets"]) == (ends, sent):
+            return
+        time.sleep(0.01)
+    assert (c["gre_rx_packets"], c["tun_rx_packets"]) == (ends, sent)
 
 
 def test_down_waits_and_is_sent_in_time() -> None:
