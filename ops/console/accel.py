@@ -23,6 +23,7 @@ from ops.console.bus import Bus, BusError
 from ops.console.columns import sid
 from ops.console.guard import Rates
 from ops.console.history import History
+from ops.console.keeper import OrderError
 from ops.console.matching import MatchError, matching
 from ops.console.view import View
 from ops.log import Log
@@ -194,7 +195,11 @@ class Commands:
         if self._ask is None:
             return UNKNOWN
         self._log.notice(order, **words, accel_cmd=source)
-        answer = await self._ask(order, **words)
+        try:
+            answer = await self._ask(order, **words)
+        except OrderError as e:
+            self._log.warning(f"{order} failed", reason=str(e))
+            return f"failed: {e}{END}"
         if answer.get("ok"):
             return ""
         self._log.warning(f"{order} failed", reason=str(answer.get("reason", "see the log")))

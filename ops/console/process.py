@@ -98,11 +98,11 @@ class Console:
         self._api = Api(view, collector, self._bus, log, self._guard, self._history)
         self._keeper = socket.socket(fileno=start.fds["keeper"])
         self._keeper.setblocking(False)
-        self._commands = Commands(view, self._history, self._bus, log)
         self._accel: AccelPort | None = None
         self._accel_bound: socket.socket | None = None
         self._accel_refusal = ""
         self._orders = Orders(self._keeper)
+        self._commands = Commands(view, self._history, self._bus, log, self._orders.ask)
         self._traces = Traces(trace_socket(start.run_dir, start.settings.server.user), self._bus)
         operations = Operations(self._bus, self._orders, self._traces, log, table.workers)
         control = socket.socket(fileno=start.fds["control"])

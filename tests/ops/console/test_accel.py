@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ops.console import accel, accel_text
 from ops.console.accel import Commands, HangUpError
 from ops.console.bus import Bus
 from ops.console.history import History
+from ops.console.keeper import OrderError
 from ops.console.matching import MatchError, matching
 from ops.console.usage import Usage
 from ops.console.view import View
@@ -213,6 +216,30 @@ def test_password_browsers_and_long_lines(tmp_path: Path) -> None:
         wait(closed)
 
 
+def test_orders_reach_the_keeper(tmp_path: Path) -> None:
+    number = free_port()
+    lines = {
+        "reload": {"order": "reload"},
+        "shutdown soft": {"order": "shutdown", "how": "soft"},
+        "shutdown hard": {"order": "shutdown", "how": "hard"},
+        "shutdown cancel": {"order": "shutdown", "how": "cancel"},
+    }
+    with (
+        console(filled(), tmp_path, with_port(number)) as rig,
+        ThreadPoolExecutor(1) as others,
+    ):
+        assert "shutdown [soft|hard|cancel]" in accel_cmd(number, "help")
+        for line, wanted in lines.items():
+            answer = others.submit(accel_cmd, number, line)
+            asked = json.loads(rig.keeper.recv(65536))
+            request = asked.pop("request")
+            assert asked == {"type": "order", **wanted}
+            ok = line != "shutdown cancel"
+            message = {"type": "answer", "request": request, "ok": ok, "reason": "none is on"}
+            rig.keeper.send(json.dumps(message).encode())
+            assert answer.result(timeout=20) == ("" if ok else "failed\r\n")
+
+
 def test_off_by_default() -> None:
     assert ConsoleSettings().accel_cmd == ""
 
@@ -249,6 +276,14 @@ def test_orders_to_the_keeper() -> None:
         ("shutdown", {"how": "hard"}),
         ("shutdown", {"how": "cancel"}),
     ]
+
+
+def test_a_keeper_that_does_not_answer() -> None:
+    async def ask(order: str, **words: str) -> dict[str, Any]:
+        raise OrderError("the keeper did not answer within 40 s")
+
+    said = asyncio.run(commands(Shared(), ask).run("reload", "here"))
+    assert said == "failed: the keeper did not answer within 40 s\r\n"
 
 
 def test_an_expression_that_never_ends_costs_a_second() -> None:
