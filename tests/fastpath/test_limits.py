@@ -78,10 +78,11 @@ def test_down_waits_and_is_sent_in_time() -> None:
         took = time.monotonic() - start
         assert got == list(range(12))
         assert 0.07 < took < 0.3
+        p.wait_count("tx_data", 12)
+        sums_hold(p)
         s = p.table.session(p.index)
         assert (s.tx_packets, s.tx_bytes, s.drops) == (12, 12 * 1248, 0)
         assert p.count("tx_queued") == 0
-        sums_hold(p)
 
 
 def test_up_waits_and_is_written_in_time() -> None:

@@ -80,7 +80,7 @@ def test_batches_grow_under_load_and_every_packet_is_accounted_for() -> None:
             sink.wait(30)
         time.sleep(0.3)
         page = concentrator.metrics()
-        for direction in ("gre_transmit", "tun_receive"):
+        for direction in ("transmit", "receive"):
             packets = page.total("pptp_batch_packets_sum", direction=direction)
             batches = page.total("pptp_batch_packets_count", direction=direction)
             assert packets / batches > 1, (direction, packets, batches)
