@@ -19,6 +19,7 @@ from ops.config.addresses import show_range, subtract
 from ops.config.checks import MAX_POOL_ADDRESSES
 from ops.config.draft import POOL, Draft, Imported, Origin, PoolDraft, printable
 from ops.config.load import load_bytes
+from ops.config.pptpd import scripts
 from ops.config.pptpd.options import Options
 from ops.config.pptpd.text import Line, Word, conf_lines, decode, option_words
 from ops.config.problems import ConfigError
@@ -79,6 +80,7 @@ class _Importer:
         self._conf(decode(data))
         options = self._options()
         options.finish()
+        scripts.take(self.path, self.draft)
         self._name(options)
         self._simple()
         self._addresses(options)

@@ -70,7 +70,7 @@ SILENT: Final = _names(
     " receive-all sync nodefaultroute -defaultroute defaultroute noreplacedefaultroute"
     " nodefaultroute6 ipcp-accept-local ipcp-accept-remote noipdefault noipx -ipx noipv6 -ipv6"
     " nomultilink nomp nompshortseq noendpoint nopersist nodetach -detach updetach up_sdnotify"
-    " passive -p silent hide-password show-password dump dryrun unit:1 linkname:1 ipparam:1"
+    " passive -p silent hide-password show-password dump dryrun unit:1 linkname:1"
     " nomagic -mn nopcomp -pc noaccomp -ac default-mru -mru kdebug:1 ktune noktune maxfail:1"
     " holdoff:1 connect-delay:1 child-timeout:1 speed:1 nopapcrypt noproxyarp -proxyarp"
     " usepeerdns noremoteip lcp-echo-adaptive nolcp-echo-adaptive stop-bits:1 nochapms-strip-domain"
@@ -289,6 +289,9 @@ class Options:
         note = "$1 is a name of the session's own, no interface; it runs as hooks.user"
         self.draft.set("hooks", name[: -len("-script")].replace("-", "_"), given[0], origin, note)
 
+    def _ipparam(self, _: str, given: list[str], origin: Origin) -> None:
+        self.draft.set("hooks", "ipparam", given[0], origin)
+
     def _set_name(self, name: str, given: list[str], origin: Origin) -> None:
         if name == "domain":
             self.domain = given[0]
@@ -433,6 +436,7 @@ _HANDLERS: Final[dict[str, tuple[int, _Handler]]] = {
     "proxyarp": (0, Options._proxyarp),
     "ip-up-script": (1, Options._script),
     "ip-down-script": (1, Options._script),
+    "ipparam": (1, Options._ipparam),
     "chapms-strip-domain": (0, Options._strip),
     "debug": (0, Options._debug),
     "-d": (0, Options._debug),

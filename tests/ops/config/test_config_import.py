@@ -21,9 +21,11 @@ from ops.settings import Settings
 GOLDEN = Path(__file__).parents[2] / "golden" / "pptpd"
 
 
-@pytest.mark.parametrize("name", ["seed", "debian", "old"])
+@pytest.mark.parametrize("name", ["seed", "debian", "old", "hooks"])
 def test_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """seed: the HOWTO of 1999. debian: the package's files. old: everything odd at once."""
+    """seed: the HOWTO of 1999. debian: the package's files. old: everything odd at once.
+    hooks: scripts of pppd.
+    """
     monkeypatch.chdir(GOLDEN)
     result = import_pptpd(f"{name}/pptpd.conf", hostname="box")
     here = str(GOLDEN)
