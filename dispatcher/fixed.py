@@ -16,7 +16,7 @@ FIXED: Final[dict[str, tuple[str, ...]]] = {
     "gre": (),
     "ppp": ("mss_clamp",),
     "mppe": ("kernel",),
-    "lan": ("list_table",),
+    "lan": ("list_table", "netns"),
     "hooks": ("user",),
 }
 

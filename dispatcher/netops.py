@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from dispatcher import links, nft, routes, rtnl
+from dispatcher import links, nft, routes, rtnl, subscribers_side
 from dispatcher.firewall import Passed
 from dispatcher.lan_rules import LISTS_MAX, AddressLists, Commands, Isolation
 from dispatcher.links import Links
@@ -86,8 +86,10 @@ def _lone(net: Network) -> tuple[int, int] | None:
 class Netops:
     """All state is the kernel's; this knows what of it is ours."""
 
-    def __init__(self, info: boot.Boot, out: log.Log) -> None:
+    def __init__(self, info: boot.Boot, out: log.Log, outside: int = -1) -> None:
+        """`outside`: the namespace of GRE, where this thread is in another one."""
         self._log = out
+        self._outside = outside
         self._settings = info.settings
         self._table = layout.Table.attach(info.fds["table"])
         self._tuns = [Tun(t["name"], t["ifindex"], t["worker"]) for t in info.extra["tuns"]]
@@ -283,7 +285,8 @@ class Netops:
         address = self._settings.listen.address
         try:
             only = "" if address == "0.0.0.0" else address  # noqa: S104
-            self._nft = nft.Table(self._nft_name, nft.served(self._nft_name, only))
+            with subscribers_side.inside(self._outside):
+                self._nft = nft.Table(self._nft_name, nft.served(self._nft_name, only))
         except nft.NftError as e:
             self._log.warning(
                 "no nft table; the kernel handles each GRE packet once more",
@@ -524,7 +527,11 @@ def _mind(
 
 def run(info: boot.Boot, out: log.Log) -> None:
     """Serve until the keeper says stop or is gone."""
-    netops = Netops(info, out)
+    outside = -1
+    if "side" in info.fds:
+        outside = os.open(subscribers_side.OURS, os.O_RDONLY | os.O_CLOEXEC)
+        subscribers_side.enter(info.fds["side"])
+    netops = Netops(info, out, outside)
     keeper = socket.socket(fileno=info.fds["keeper"])
     keeper.setblocking(False)
     peers: dict[int, Peer] = {}
@@ -541,7 +548,8 @@ def run(info: boot.Boot, out: log.Log) -> None:
         netops.start()
         keeper.send(json.dumps({"type": "ready"}).encode())
         if netops.watches_rules:
-            watch = RuleWatch()
+            with subscribers_side.inside(outside):
+                watch = RuleWatch()
             # A predecessor may have told the workers otherwise, and rules may be new.
             watch.heard(time.monotonic())
             for sock in watch.sockets:
@@ -550,7 +558,8 @@ def run(info: boot.Boot, out: log.Log) -> None:
             ready = poll.poll(_patience(netops, watch))
             netops.tick(time.monotonic())
             if watch is not None:
-                _mind(netops, watch, peers.values(), {fd for fd, _ in ready}, poll)
+                with subscribers_side.inside(outside):
+                    _mind(netops, watch, peers.values(), {fd for fd, _ in ready}, poll)
             for fd, _ in ready:
                 if watch is not None and fd not in peers and fd != keeper.fileno():
                     continue

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dispatcher import cpus, descriptors, gre_sockets, instance
+from dispatcher import cpus, descriptors, gre_sockets, instance, subscribers_side
 from dispatcher.children import Fds, Role
 from dispatcher.cpus import Plan
 from dispatcher.descriptors import Tun, UnavailableError
@@ -52,6 +52,8 @@ class Opened:
     listener: socket.socket
     instance: Instance
     plan: Plan
+    side: int = -1  # network namespace of the TUNs; -1: ours
+    devices: int = -1  # /proc/net/dev there: whoever reads it need not enter
     tuns: list[Tun] = field(default_factory=list)
     gre: GreSockets = field(init=False)
     table: Table = field(init=False)
@@ -88,14 +90,16 @@ class Opened:
     def finish(self, settings: Settings, log: Log) -> None:
         """Devices, GRE sockets, shared memory, control socket."""
         workers = self.plan.workers
-        self.tuns = _tuns(workers)
+        self._open_tuns(settings.lan.netns, workers)
         log.info(
             "tun devices",
             names=",".join(tun.name for tun in self.tuns),
             segmentation=",".join(self.tuns[0].segmentation) or "none",
         )
         try:
-            self.gre = gre_sockets.open_all(settings, workers, self.tuns)
+            # A device of another namespace is none that GRE could come from.
+            own = self.tuns if self.side < 0 else []
+            self.gre = gre_sockets.open_all(settings, workers, own)
         except OSError as e:
             raise UnavailableError(f"GRE sockets: {os.strerror(e.errno or 0)}") from None
         log.info(
@@ -126,15 +130,34 @@ class Opened:
         self.control = self.instance.control_socket()
         self.record([])
 
+    def _open_tuns(self, netns: str, workers: int) -> None:
+        self.side = subscribers_side.open_side(netns)
+        try:
+            with subscribers_side.inside(self.side):
+                self.tuns = _tuns(workers)
+                self.devices = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as e:
+            if self.side < 0:
+                raise
+            raise UnavailableError(
+                f"lan.netns: {netns} can't be entered ({e.strerror}): it takes CAP_SYS_ADMIN,"
+                " and RestrictNamespaces=net in a systemd unit"
+            ) from None
+
     def record(self, children: list[int]) -> None:
         """Write down for the next start what a SIGKILL would leave."""
-        self.instance.record(children, [tun.name for tun in self.tuns])
+        # In a namespace of others the names say nothing here, and devices go with their last
+        # descriptor anyway.
+        names = [tun.name for tun in self.tuns] if self.side < 0 else []
+        self.instance.record(children, names)
 
     def handed(self, role: Role, settings: Settings) -> tuple[Fds, dict[str, Any]]:
         """Descriptors and extras of a child: ARCHITECTURE.md, "Boot contract"."""
         fds: Fds = {"table": self.table_fd}
         if role.kind == "netops":
             fds["workers"] = [netops.fileno() for _, netops in self.pairs]
+            if self.side >= 0:
+                fds["side"] = self.side
             tuns = [
                 {"name": tun.name, "ifindex": tun.ifindex, "worker": worker}
                 for worker, tun in enumerate(self.tuns)
@@ -160,6 +183,7 @@ class Opened:
         more, extra = self.gre.handed(role.index)
         fds |= more
         fds["tun"] = tun.fd
+        fds["devices"] = self.devices
         fds["netops"] = self.pairs[role.index][0].fileno()
         fds["accounts"] = self.accounts[role.index][0].fileno()
         fds["hooks"] = self.hooks[role.index][0].fileno()

@@ -307,6 +307,7 @@ class Lan:
     interface: str = ""  # that they are on; "": where the routing table leads
     isolate: bool = False  # nothing from subscriber to subscriber
     list_table: str = "inet pptpcon_lists"  # family and name of the nft table with address lists
+    netns: str = ""  # network namespace of the subscribers' side; "": our own
 
 
 @dataclass(frozen=True, slots=True)

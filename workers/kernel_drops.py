@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from fastpath.layout import Table
@@ -27,6 +26,7 @@ MEMINFO_SIZE: Final = 36
 WORD: Final = 1 << 32
 RECEIVE: Final = CONTROL_COUNTERS.index("kernel_drops_receive")
 TRANSMIT: Final = CONTROL_COUNTERS.index("kernel_drops_transmit")
+READ: Final = 65536
 TX_DROPPED: Final = 11  # word of a device's line in /proc/net/dev, after its name
 
 
@@ -56,18 +56,33 @@ def device_drops(text: str, name: str) -> int:
     return 0
 
 
+def _whole(fd: int) -> bytes:
+    """A file of /proc from its beginning."""
+    found = b""
+    while piece := os.pread(fd, READ, len(found)):
+        found += piece
+    return found
+
+
 class KernelDrops:
     """Both sums of one worker, kept in its counters."""
 
     def __init__(
-        self, table: Table, worker: int, gre_fd: int, tun: str, rings: Sequence[int] = ()
+        self,
+        table: Table,
+        worker: int,
+        gre_fd: int,
+        tun: str,
+        devices: int,
+        rings: Sequence[int] = (),
     ) -> None:
+        """`devices`: /proc/net/dev of the TUN's namespace."""
         self._table = table
         self._worker = worker
         self._gre = socket.socket(fileno=os.dup(gre_fd))
         self._rings = [socket.socket(AF_XDP, socket.SOCK_RAW, 0, os.dup(fd)) for fd in rings]
         self._tun = tun
-        self._devices = Path("/proc/thread-self/net/dev")
+        self._devices = devices
 
     def look(self) -> int:
         """Count what was added; returns how many GRE sockets and rings lost since the last look."""
@@ -77,7 +92,7 @@ class KernelDrops:
         if lost:
             self._table.control_count(self._worker, RECEIVE, lost)
         try:
-            text = self._devices.read_text("ascii", "replace")
+            text = _whole(self._devices).decode("ascii", "replace")
         except OSError:
             return lost
         more = device_drops(text, self._tun) - counters[TRANSMIT]

@@ -146,6 +146,7 @@ class Service:
             started.index,
             started.fds["gre"],
             str(started.extra["tun_name"]),
+            started.fds["devices"],
             started.fds.get("xdp", [])[::2],
         )
         self._drops_log_at = 0.0

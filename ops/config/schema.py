@@ -680,6 +680,11 @@ class Lan(Section):
         description="Family and name of the nft table whose sets get the addresses of sessions with"
         " address lists (Mikrotik-Address-List). What is missing, table or set, is made.",
     )
+    netns: Annotated[Text, AfterValidator(values.check_netns)] = Field(
+        "",
+        description="Network namespace of the subscribers' side (devices, routes, entries): a name"
+        " of ip netns or a path. So instances may have the same addresses. Empty: our own.",
+    )
 
 
 class Hooks(Section):

@@ -182,6 +182,12 @@ def check_interface(text: str) -> str:
     return text
 
 
+def check_netns(text: str) -> str:
+    if not re.fullmatch(r"(?!\.{1,2}$)[A-Za-z0-9._-]{0,64}|/[!-~]{1,200}", text):
+        raise _refuse("must be a name of `ip netns list`, an absolute path, or empty")
+    return text
+
+
 def check_nft_table(text: str) -> str:
     """FAMILY NAME; ours to put into a text that libnftables reads."""
     if not re.fullmatch(r"(inet|ip) [A-Za-z][A-Za-z0-9_]{0,63}", text):

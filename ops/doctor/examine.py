@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
+from dispatcher import subscribers_side
+from dispatcher.descriptors import UnavailableError
 from ops.doctor import (
     buffers,
     clock,
@@ -40,12 +43,24 @@ CHECKS: Final[dict[str, Check]] = {
 }
 
 
+# Of the subscribers' side, which may be another network namespace.
+BEHIND: Final = ("forwarding", "lan")
+
+
 def examine(host: Host) -> list[tuple[str, Finding]]:
     """(check, finding), the worst first. A check that fails is a finding, too."""
     found = []
+    try:
+        side = subscribers_side.open_side(host.settings.lan.netns)
+    except UnavailableError as e:
+        found.append(("lan", Finding("error", "lan.netns", str(e))))
+        side = -1
+    behind = replace(host) if side >= 0 else host
     for name, check in CHECKS.items():
+        inside = side if name in BEHIND else -1
         try:
-            found += [(name, finding) for finding in check(host)]
+            with subscribers_side.inside(inside):
+                found += [(name, finding) for finding in check(behind if name in BEHIND else host)]
         except Exception as e:  # the others are still worth hearing
             text = f"could not be made: {type(e).__name__}: {e}"
             found.append((name, Finding("warning", f"check {name}", text)))

@@ -352,6 +352,7 @@ class OurServer:
         gre, tun = self.opened.gre, self.opened.tuns[index]
         fds, extra = gre.handed(index)
         fds["tun"] = tun.fd
+        fds["devices"] = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
         started = boot.Boot(
             role="worker",
             index=index,
