@@ -136,7 +136,7 @@ def shutdown(how: str, yes: bool, as_json: bool, run_dir: str | None) -> None:
     if how == "cancel":
         click.echo(f"new calls are served again; {sessions}")
     elif how == "soft":
-        click.echo(f"no new calls; ends when {sessions} have ended (`shutdown cancel` undoes it)")
+        click.echo(f"no new calls; ends after the last of {sessions} (`shutdown cancel` undoes it)")
     else:
         click.echo(f"ending, with {sessions}")
 
