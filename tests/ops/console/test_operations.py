@@ -45,7 +45,7 @@ def test_orders(open_dir: Any) -> None:
         assert heard[0]["order"] == "reload"
         with keeper(rig, ok=True, sessions=7) as heard:
             result = pptpcon("shutdown", "soft", run_dir=open_dir)
-        assert "ends when 7 sessions have ended" in result.stdout
+        assert "ends after the last of 7 sessions" in result.stdout
         assert (heard[0]["order"], heard[0]["how"]) == ("shutdown", "soft")
         with keeper(rig, ok=False, reason="too late"):
             assert pptpcon("shutdown", "cancel", run_dir=open_dir).returncode == 2
