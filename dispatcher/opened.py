@@ -6,6 +6,7 @@ gets the very same sockets and TUN.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -139,6 +140,10 @@ class Opened:
         except OSError as e:
             if self.side < 0:
                 raise
+            if e.errno == errno.EINVAL:  # of setns(2): a descriptor of something else
+                raise UnavailableError(
+                    f"lan.netns: {netns} is no network namespace: `ip netns add` makes one"
+                ) from None
             raise UnavailableError(
                 f"lan.netns: {netns} can't be entered ({e.strerror}): it takes CAP_SYS_ADMIN,"
                 " and RestrictNamespaces=net in a systemd unit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -32,6 +33,7 @@ CHECKS: Final[dict[str, Check]] = {
     "ports": ports.look,
     "firewall": filtering.look,
     "forwarding": forwarding.look,
+    "uplinks": forwarding.uplinks,
     "lan": lan.look,
     "routing": routing.look,
     "rings": rings.look,
@@ -55,13 +57,18 @@ def examine(host: Host) -> list[tuple[str, Finding]]:
     except UnavailableError as e:
         found.append(("lan", Finding("error", "lan.netns", str(e))))
         side = -1
-    behind = replace(host) if side >= 0 else host
+    away = bool(host.settings.lan.netns)
+    behind = replace(host) if away else host  # what was asked on one side is not true of the other
     for name, check in CHECKS.items():
-        inside = side if name in BEHIND else -1
+        there = away and name in BEHIND
+        if there and side < 0:
+            continue
         try:
-            with subscribers_side.inside(inside):
-                found += [(name, finding) for finding in check(behind if name in BEHIND else host)]
+            with subscribers_side.inside(side if there else -1):
+                found += [(name, finding) for finding in check(behind if there else host)]
         except Exception as e:  # the others are still worth hearing
             text = f"could not be made: {type(e).__name__}: {e}"
             found.append((name, Finding("warning", f"check {name}", text)))
+    if side >= 0:
+        os.close(side)
     return sorted(found, key=lambda entry: LEVELS.index(entry[1].level))

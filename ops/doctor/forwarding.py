@@ -13,7 +13,7 @@ STRICT = 1
 
 
 def look(host: Host) -> Iterator[Finding]:
-    """net.ipv4.ip_forward and its like of IPv6; rp_filter on several uplinks."""
+    """net.ipv4.ip_forward and its like of IPv6."""
     if host.number("net/ipv4/ip_forward") == 0:
         text = "is 0: subscribers reach this host and nothing behind it"
         yield Finding("error", FORWARD, text, f"sysctl -w {FORWARD}=1")
@@ -26,6 +26,10 @@ def look(host: Host) -> Iterator[Finding]:
     elif gives and host.number(f"{FORWARD6.replace('.', '/')}") == 0:
         text = "is 0, and [[ipv6.pools]] give prefixes: they lead nowhere"
         yield Finding("error", FORWARD6, text, f"sysctl -w {FORWARD6}=1")
+
+
+def uplinks(host: Host) -> Iterator[Finding]:
+    """rp_filter on several uplinks, on the side of TCP."""
     if len({uplink.name for uplink in host.uplinks}) < 2:
         return
     everywhere = host.number("net/ipv4/conf/all/rp_filter") or 0

@@ -6,6 +6,8 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +100,22 @@ def test_a_short_uplink(pair: tuple[Space, Space]) -> None:
     assert mtu["mend"] == "set ppp.mtu = 1356"
     assert not [f for f in findings(server, "--set", "ppp.mtu=1356") if f["where"] == mtu["where"]]
     assert SERVER in server.sh("ip -4 addr")
+
+
+def test_the_subscribers_side_is_looked_at_where_it_is(
+    make_space: Callable[[], Space], tmp_path: Path
+) -> None:
+    outer, side = make_space(), make_space()
+    outer.sh("sysctl -qw net.ipv4.ip_forward=1")
+    side.sh("sysctl -qw net.ipv4.ip_forward=0")
+    file = tmp_path / "pptpcon.toml"
+    file.write_text(f'[lan]\nnetns = "{side.name}"\n')
+    told = {(f["check"], f["where"]) for f in findings(outer, "-c", str(file))}
+    assert ("forwarding", "net.ipv4.ip_forward") in told
+    side.sh("sysctl -qw net.ipv4.ip_forward=1")
+    outer.sh("sysctl -qw net.ipv4.ip_forward=0")
+    assert "forwarding" not in {f["check"] for f in findings(outer, "-c", str(file))}
+    file.write_text('[lan]\nnetns = "nowhere-7"\n')
+    told = {(f["check"], f["where"]) for f in findings(outer, "-c", str(file))}
+    assert ("lan", "lan.netns") in told
+    assert "forwarding" not in {check for check, _ in told}

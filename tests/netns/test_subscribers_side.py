@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -100,3 +103,35 @@ def test_a_namespace_that_is_not_there(space: Space, start_keeper: Callable[...,
     keeper = start_keeper(space, settings, module="dispatcher.keeper")
     assert keeper.process.wait(30) == 69
     assert "run `ip netns add nowhere-7`" in keeper.text
+
+
+def test_a_file_that_is_no_namespace(space: Space, start_keeper: Callable[..., Keeper]) -> None:
+    settings = replace(conf("nowhere-7", "0.0.0.0"), lan=Lan(netns="/etc/hostname"))
+    keeper = start_keeper(space, settings, module="dispatcher.keeper")
+    assert keeper.process.wait(30) == 69
+    assert "/etc/hostname is no network namespace" in keeper.text
+    assert "CAP_SYS_ADMIN" not in keeper.text
+
+
+def test_its_name_goes_away(
+    make_space: Callable[[], Space], start_keeper: Callable[..., Keeper]
+) -> None:
+    """The keeper holds the namespace itself: netops comes back in it; the next start tells."""
+    outer, side = make_space(), make_space()
+    settings = conf(side.name, "0.0.0.0")
+    keeper = start_keeper(outer, settings, module="dispatcher.keeper").heard("keeper: ready", 40)
+    held = os.open(f"/run/netns/{side.name}", os.O_RDONLY)
+    try:
+        subprocess.run(["ip", "netns", "delete", side.name], check=True)
+        netops = next(pid for name, pid in keeper.children().items() if "netops" in name)
+        os.kill(netops, signal.SIGKILL)
+        keeper.heard("process replaced name=netops", 30)
+        assert keeper.process.poll() is None
+        assert keeper.stop() == 0
+        again = start_keeper(outer, settings, module="dispatcher.keeper")
+        assert again.process.wait(30) == 69
+        assert f"run `ip netns add {side.name}`" in again.text
+    finally:
+        os.close(held)
+        shutil.rmtree(settings.server.state_dir, ignore_errors=True)
+        subprocess.run(["ip", "netns", "add", side.name], check=True)  # for the fixture to remove

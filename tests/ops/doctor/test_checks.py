@@ -82,7 +82,7 @@ def test_forwarding(root: Path) -> None:
     write(root, "sys/net/ipv4/conf/all/rp_filter", "0\n")
     write(root, "sys/net/ipv4/conf/eth1/rp_filter", "1\n")
     two = [Uplink("eth0", 1500, True), Uplink("eth1", 1500, True)]
-    assert found(forwarding.look, made_up(root, uplinks=two)) == [
+    assert found(forwarding.uplinks, made_up(root, uplinks=two)) == [
         ("warning", "net.ipv4.conf.eth1.rp_filter", "sysctl -w net.ipv4.conf.eth1.rp_filter=2")
     ]
 
