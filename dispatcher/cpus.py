@@ -25,6 +25,12 @@ class Plan:
         """How many."""
         return len(self.cpus)
 
+    def alone(self, worker: int) -> bool:
+        """Whether a worker has its CPU for itself. Several data threads of real time on one CPU
+        each leave some of it, and together nothing for those who log subscribers in.
+        """
+        return self.cpus.count(self.cpus[worker]) == 1
+
 
 def available() -> list[int]:
     """The CPUs this process may use."""

@@ -194,6 +194,7 @@ class Opened:
         fds["hooks"] = self.hooks[role.index][0].fileno()
         return fds, extra | {
             "cpu": self.plan.cpus[role.index],
+            "alone": self.plan.alone(role.index),
             "tun_name": tun.name,
             "tun_ifindex": tun.ifindex,
         }

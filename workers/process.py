@@ -100,7 +100,7 @@ def main() -> int:
         from workers.shaping import block_of  # noqa: PLC0415 - only where it is needed
 
         engine.set_filters(block_of(started.settings))
-    realtime = started.settings.workers.realtime
+    realtime = started.settings.workers.realtime and bool(started.extra.get("alone"))
     name = f"data-{started.index}"
     thread = threading.Thread(target=_data, args=(engine, name, realtime), name=name, daemon=True)
     thread.start()

@@ -120,7 +120,8 @@ class Workers(Section):
     realtime: Flag = Field(
         True,
         description="Data threads run ahead of other programs on their CPUs (SCHED_FIFO, priority"
-        " 1), so that packets don't wait for these; over 80 % load they are one among others.",
+        " 1), so that packets don't wait for these; over 80 % load they are one among others. Only"
+        " where a CPU has one worker.",
     )
 
 

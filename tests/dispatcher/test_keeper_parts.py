@@ -38,6 +38,8 @@ def test_configured_cpus() -> None:
     plan = cpus.plan(Workers(count=5, cpus=(1, 3, 9)), [0, 1, 2, 3])
     assert plan.cpus == (1, 3, 1, 3, 1)
     assert plan.missing == (9,)
+    assert [plan.alone(i) for i in range(5)] == [False] * 5
+    assert [cpus.plan(Workers(count=3), [0, 1]).alone(i) for i in range(3)] == [False, True, False]
     assert cpus.plan(Workers(count=100), [0]).workers == 64
     assert cpus.plan(Workers(cpus=(9,)), [0, 1]).cpus == (0, 1)
 
