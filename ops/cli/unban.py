@@ -28,8 +28,10 @@ def unban(kind: str, name: str, run_dir: str | None) -> None:
         raise click.UsageError(f"name the {kind}")
     count = Control(run_dir).post("/api/unban", {"kind": kind, "name": name})["count"]
     if not count:
-        what = "nobody" if kind == "all" else f"{kind} {name!r}"
-        raise ClientError(f"{what} has failed to log in lately", EXIT_NOTHING)
+        none = "nobody" if kind == "all" else f"no {kind} {name!r}"
+        raise ClientError(
+            f"{none} has failed to log in lately; see `pptpcon show bans`", EXIT_NOTHING
+        )
     click.echo(f"{count} forgotten")
 
 
