@@ -3,6 +3,7 @@ shutdown, log levels. One concentrator for all, in the order of a day."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -57,6 +58,12 @@ class Box:
             self.argv(*words), capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
         )
 
+    def hang_up(self) -> None:
+        for client in self.clients:
+            if client.child.alive():
+                client.child.stop()
+        self.clients.clear()
+
     def begin(self, *words: str, stdout: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.argv(*words), stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -73,8 +80,8 @@ class Box:
         return self.concentrator.child.log.read_text()
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
+@contextlib.contextmanager
+def running() -> Iterator[Box]:
     if reason := lacking():
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
@@ -89,14 +96,25 @@ def box() -> Iterator[Box]:
         yield Box(concentrator)
 
 
-@pytest.fixture(autouse=True)
-def hang_up(box: Box) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def shared_box() -> Iterator[Box]:
+    with running() as box:
+        yield box
+
+
+@pytest.fixture
+def box(shared_box: Box) -> Iterator[Box]:
     """No client outlives its test, however that ends."""
-    yield
-    for client in box.clients:
-        if client.child.alive():
-            client.child.stop()
-    box.clients.clear()
+    yield shared_box
+    shared_box.hang_up()
+
+
+@pytest.fixture
+def own_box() -> Iterator[Box]:
+    """For a test after which it serves no more, which failed is run again."""
+    with running() as box:
+        yield box
+        box.hang_up()
 
 
 def tracing(process: subprocess.Popen[str]) -> None:
@@ -297,10 +315,11 @@ def test_log_levels(box: Box) -> None:
     assert client.end() == 0
 
 
-def test_a_soft_shutdown_waits_and_can_be_cancelled(box: Box) -> None:
+def test_a_soft_shutdown_waits_and_can_be_cancelled(own_box: Box) -> None:
+    box = own_box
     client = box.client("--user", "user1")
     client.wait_for("up")
-    assert "ends when 1 session" in box.run("shutdown", "soft").stdout
+    assert "ends after the last of 1 session" in box.run("shutdown", "soft").stdout
     refused = box.client("--user", "user2", route="198.19.0.99/32")
     refused.wait_for("failed")
     refused.end(0)
