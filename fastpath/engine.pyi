@@ -49,6 +49,7 @@ class Engine:
         reorder_depth: int = 32,
         reorder_timeout_ms: int = 50,
         ack_delay_ms: int = 100,
+        coalesce_us: int = ...,
         mss_clamp: bool = True,
         skip_sids: Iterable[int] = (),  # poison: sessions a successor does not go on with
         hop_fd: int = -1,  # AF_PACKET SOCK_DGRAM socket for set_hop(); -1: always the raw one

@@ -74,7 +74,7 @@ cdef class Engine:
     def __cinit__(self, Table table, uint32_t worker, *, int role, int gre_fd, int raw_fd,
                   int tun_fd, bint packet_mode, int cpu=-1, uint32_t batch=64,
                   uint32_t reorder_depth=32, uint32_t reorder_timeout_ms=50,
-                  uint32_t ack_delay_ms=100, bint mss_clamp=True,
+                  uint32_t ack_delay_ms=100, uint32_t coalesce_us=5000, bint mss_clamp=True,
                   skip_sids=(), int hop_fd=-1, uint32_t window=64, int calls_fd=-1, rings=(),
                   str writes="auto"):
         cdef data_path *path = &self.path
@@ -105,6 +105,7 @@ cdef class Engine:
         # A peer that honours our window must never stand at its end.
         path.owed.every = min(16, window // 2 if window > 1 else 1)
         path.owed.delay_ns = <uint64_t>ack_delay_ms * MS
+        path.nap_ns = <uint64_t>coalesce_us * 1000
         path.owed.first = path.owed.last = NOBODY
         path.mss_clamp = mss_clamp
         path.arrivals.unproven = packet_mode

@@ -20,14 +20,16 @@ from fastpath.xdp cimport xdp_wait
 
 cdef enum:
     # Between few packets that come fast the thread naps, as a network card holds its
-    # interrupt back: a wake-up costs as much as several packets. How much depends on the
-    # machine, a virtual one's system calls being dear: times are in empty polls.
+    # interrupt back: a wake-up costs as much as several packets, and what comes together is
+    # coalesced, which saves the host behind its acknowledgements, too. How much depends on
+    # the machine, a virtual one's system calls being dear: times are in empty polls, 0.8 ms
+    # at most on a fast machine. tests/bench/RESULTS.md has what longer and shorter ones cost.
     NAP_LEAST = 2              # packets of a wake-up: a lone ping waits for nobody
     NAP_MOST = 64              # a batch that is worth its wake-up
-    NAP_APART = 50             # polls between packets, at most
-    NAP_MAX = 120
+    NAP_APART = 800            # polls between packets, at most
+    NAP_MAX = 2000
     POLL_LEAST = 400           # ns of a poll, whatever was measured
-    POLL_MOST = 5000
+    POLL_MOST = 2500
     READY_GRE = 1
     READY_TUN = 2
     READY_RINGS = 8
@@ -45,7 +47,7 @@ cdef uint64_t _nap_for(data_path *path, uint64_t before, uint64_t since) noexcep
     if apart > NAP_APART * path.poll_ns:
         return 0
     apart *= NAP_MOST - n
-    return apart if apart < NAP_MAX * path.poll_ns else NAP_MAX * path.poll_ns
+    return apart if apart < path.nap_ns else path.nap_ns
 
 
 cdef void _time_polls(data_path *path) noexcept nogil:
@@ -59,6 +61,8 @@ cdef void _time_polls(data_path *path) noexcept nogil:
         if began < best:
             best = began
     path.poll_ns = best if best > POLL_LEAST else POLL_LEAST
+    if path.nap_ns > NAP_MAX * path.poll_ns:
+        path.nap_ns = NAP_MAX * path.poll_ns
 
 
 cdef int _all(data_path *path) noexcept nogil:

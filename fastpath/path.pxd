@@ -170,6 +170,7 @@ cdef struct data_path:
     uint32_t round             # of reading the TUN
     int32_t key_work
     int32_t icmp_left
+    uint64_t nap_ns            # the longest, as wished; then at most NAP_MAX polls
     uint64_t poll_ns
     uint64_t next_tick
     uint32_t sweep_at, ticks

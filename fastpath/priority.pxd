@@ -6,7 +6,7 @@ scheduler most of all. A fair one lets whoever runs use up his turn, up to a tic
 whatever the nice values say. But who never sleeps would starve all others, and be cut off by
 the kernel's own bound (sched_rt_runtime_us: 50 ms of each second in one piece). So a thread
 that sleeps too little is one among others for a while (SCHED_OTHER), if it may become what it
-was again (RLIMIT_RTPRIO); else it sleeps a millisecond in twenty.
+was again (RLIMIT_RTPRIO); else it sleeps a fifth of a millisecond in four.
 """
 
 from libc.stdint cimport uint64_t
@@ -42,6 +42,7 @@ cdef extern from *:
 
 cdef enum:
     WINDOW = 20000000          # ns
+    PIECE = 4000000            # of one whose priority can't be given up: rests are short
     REST = 5                   # percent of a window that others get at least
     FREE = 20                  # sleeping less, a thread is one among others
 
@@ -64,7 +65,7 @@ cdef inline void priority_turn(priority *p, uint64_t now) noexcept nogil:
     """At the begin of a round."""
     cdef uint64_t share
     cdef bint wanted
-    if not p.used or now - p.since < WINDOW:
+    if not p.used or now - p.since < (WINDOW if p.returns else PIECE):
         return
     share = 100 * p.slept // (now - p.since)
     if p.returns:
@@ -72,6 +73,6 @@ cdef inline void priority_turn(priority *p, uint64_t now) noexcept nogil:
         if wanted != p.now and set_priority(wanted):
             p.now = wanted
     elif share < REST:
-        nap(WINDOW * REST // 100)
+        nap(PIECE * REST // 100)
     p.since = now
     p.slept = 0

@@ -69,6 +69,7 @@ class Gre:
     reorder_depth: int = 32  # packets held for a late one; 0: none
     reorder_timeout_ms: int = 50
     ack_delay_ms: int = 100
+    coalesce_us: int = 5000  # longest nap between few packets that come fast; 0: none
     receive_buffer_bytes: int = 8388608  # of each worker's socket
     interface: str = ""  # where GRE arrives, for packet sockets; "": anywhere
     tun_writes: TunWrites = "auto"  # small packets to the TUN: "auto" times both at the start

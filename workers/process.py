@@ -67,6 +67,7 @@ def make_engine(started: boot.Boot, table: Table) -> Engine:
         reorder_depth=gre.reorder_depth,
         reorder_timeout_ms=gre.reorder_timeout_ms,
         ack_delay_ms=gre.ack_delay_ms,
+        coalesce_us=gre.coalesce_us,
         mss_clamp=started.settings.ppp.mss_clamp,
         hop_fd=started.fds.get("hop", -1),
         window=gre.window,

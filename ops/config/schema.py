@@ -163,6 +163,12 @@ class Gre(Section):
     ack_delay_ms: Annotated[Whole, Field(ge=0, le=1000)] = Field(
         100, description="Milliseconds an acknowledgement may wait for data to ride on."
     )
+    coalesce_us: Annotated[Whole, Field(ge=0, le=20000)] = Field(
+        5000,
+        description="Microseconds that packets may wait for others while few come fast, as a"
+        " network card's interrupts do; 0: never. Never more than 2,000 times what it costs"
+        " to look for news, which is 800 us on a fast machine; a lone packet never waits.",
+    )
     receive_buffer_bytes: Annotated[Whole, Field(ge=65536, le=1 << 30)] = Field(
         8388608, description="Receive buffer of each worker's socket, in bytes."
     )

@@ -3,10 +3,13 @@
 
 Three namespaces (clients, server, LAN); one session; iperf3 through it in both
 directions. The server's data thread is pinned to CPU 1 (as is openvpn's server), all
-else runs on CPU 0. Server CPU is utime + stime of all processes in the server's
-namespace; machine CPU is what /proc/stat says was busy, less a run without tunnel at
-the same rate and for the same time. Run it on an idle machine; it needs root, iperf3,
-openvpn and openssl.
+else runs on CPU 0. Each tunnel is measured in two ways. As a veth has it by itself, who
+sends does the receiver's work in the kernel, too: server CPU is utime + stime of all
+processes in the server's namespace, with the client's reception in it and without its
+own. `steered`: each end receives on its own CPU, as with network cards, and server CPU is
+the busy time of CPU 1, interrupts included. Machine CPU is what /proc/stat says was busy,
+less a run without tunnel at the same rate and for the same time. Run it on an idle
+machine; it needs root, iperf3, openvpn and openssl.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from ops.client.concentrator import Samples
 from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, LAN_NET, WAN_SERVER, Playground, why_not
 from tests.bench.results import BenchError, Result, cannot
-from tests.bench.service import DATA_CPU, OTHER_CPU, serving
+from tests.bench.service import DATA_CPU, OTHER_CPU, serving, steer
 from tests.bench.ways import Ways, argument, named
 
 IPERF_PORT: Final = 5201
@@ -51,6 +54,7 @@ class Run:
 
     tunnel: str
     direction: str
+    steered: bool
     mbit: float
     server_s_per_gb: float
     server_us_per_packet: float  # of the bulk direction: what its ACKs cost is included
@@ -93,14 +97,17 @@ def process_seconds(pid: int) -> float:
     return sum(int(word) for word in text.rpartition(")")[2].split()[11:15]) / TICK
 
 
-def machine_seconds() -> float:
-    """Busy time of all CPUs: all but idle, iowait and steal."""
-    words = [int(w) for w in Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:9]]
+def machine_seconds(cpu: str = "cpu") -> float:
+    """Busy time of all CPUs, or of `cpu1` alone: all but idle, iowait and steal."""
+    rows = (line.split() for line in Path("/proc/stat").read_text("ascii").splitlines())
+    words = next([int(word) for word in row[1:9]] for row in rows if row[0] == cpu)
     return (sum(words[:3]) + words[5] + words[6]) / TICK
 
 
-def server_seconds(ground: Playground) -> float:
-    """CPU of all that lives in the server's namespace."""
+def server_seconds(ground: Playground, steered: bool) -> float:
+    """CPU of the server: of its CPU, or of all that lives in its namespace."""
+    if steered:
+        return machine_seconds(f"cpu{DATA_CPU}")
     return sum(process_seconds(pid) for pid in netns.processes(ground.name("server")))
 
 
@@ -132,12 +139,15 @@ class Tunnel:
     packets: Callable[[], Packets]
 
 
-def measure(ground: Playground, tunnel: Tunnel, direction: str, seconds: float) -> Run:
+def measure(
+    ground: Playground, tunnel: Tunnel, direction: str, seconds: float, *, steered: bool
+) -> Run:
     """Run iperf3 through the tunnel; the machine's baseline is taken off later."""
     iperf(ground, 1.0, direction, bind=tunnel.bind)  # warm caches, open windows
-    packets, cpu, machine = tunnel.packets(), server_seconds(ground), machine_seconds()
+    packets, machine = tunnel.packets(), machine_seconds()
+    cpu = server_seconds(ground, steered)
     octets, spent = iperf(ground, seconds, direction, bind=tunnel.bind)
-    cpu, machine = server_seconds(ground) - cpu, machine_seconds() - machine
+    cpu, machine = server_seconds(ground, steered) - cpu, machine_seconds() - machine
     time.sleep(0.5)
     seen = tunnel.packets().since(packets)
     data, other = seen.receive, seen.transmit
@@ -150,6 +160,7 @@ def measure(ground: Playground, tunnel: Tunnel, direction: str, seconds: float) 
     return Run(
         tunnel=tunnel.name,
         direction=direction,
+        steered=steered,
         mbit=octets * 8e-6 / spent,
         server_s_per_gb=cpu / gigabytes,
         server_us_per_packet=cpu / data * 1e6,
@@ -293,9 +304,10 @@ def median(runs: Sequence[Run]) -> Run:
     return Run(
         first.tunnel,
         first.direction,
+        first.steered,
         *(
             statistics.median(float(getattr(run, name)) for run in runs)
-            for name in list(asdict(first))[2:]
+            for name in list(asdict(first))[3:]
         ),
     )
 
@@ -314,25 +326,32 @@ def bench(seconds: float, repeat: int, ways: Sequence[Ways], *, yardstick: bool)
             if yardstick:
                 tunnels.append(partial(openvpn, ground))
             for make in tunnels:
-                with make() as tunnel:
-                    runs = [measure(ground, tunnel, way, seconds) for way in (UP, DOWN)]
-                all_runs += without_tunnel(ground, runs, seconds)
-    groups: dict[tuple[str, str], list[Run]] = {}
+                for steered in (False, True):
+                    steer(ground, *((DATA_CPU, OTHER_CPU) if steered else (None, None)))
+                    with make() as tunnel:
+                        runs = [
+                            measure(ground, tunnel, way, seconds, steered=steered)
+                            for way in (UP, DOWN)
+                        ]
+                    all_runs += without_tunnel(ground, runs, seconds)
+    groups: dict[tuple[str, str, bool], list[Run]] = {}
     for run in all_runs:
-        groups.setdefault((run.tunnel, run.direction), []).append(run)
+        groups.setdefault((run.tunnel, run.direction, run.steered), []).append(run)
     return judge([median(group) for group in groups.values()], seconds, repeat)
 
 
 def judge(runs: Sequence[Run], seconds: float, repeat: int) -> Result:
     """Medians as rows, ours against the yardstick's."""
     result = Result("datapath")
-    others = {run.direction: run for run in runs if run.tunnel.startswith("openvpn")}
+    others = {(run.direction, run.steered): run for run in runs if run.tunnel.startswith("openvpn")}
     for run in runs:
-        row = f"{run.tunnel} {run.direction}"
-        values = {k: float(v) for k, v in asdict(run).items() if not isinstance(v, str)}
+        row = f"{run.tunnel} {run.direction}" + (", steered" if run.steered else "")
+        values = {k: float(v) for k, v in asdict(run).items() if isinstance(v, float)}
         result.figure(row, **values)
-        other = others.get(run.direction)
+        other = others.get((run.direction, run.steered))
         if other is run:
+            if run.steered:
+                continue  # LIMITS.md has figures of the other way only
             result.yardstick(f"{row}, s/GB", run.server_s_per_gb, REFERENCE[run.direction])
         elif other is not None:
             goal = {"at_most": GOALS[run.direction]} if "MPPE-128" in run.tunnel else {}
@@ -346,13 +365,13 @@ def judge(runs: Sequence[Run], seconds: float, repeat: int) -> Result:
 def table(result: Result) -> str:
     """The result for a person."""
     lines = [
-        f"{'tunnel and way':26} {'Mbit/s':>8} {'s/GB':>7} {'us/pkt':>7} {'load':>6} "
+        f"{'tunnel and way':35} {'Mbit/s':>8} {'s/GB':>7} {'us/pkt':>7} {'load':>6} "
         f"{'machine s/GB':>13} {'ACKs/pkt':>9} {'GRE acks/pkt':>13} "
         f"{'data us/pkt':>12} {'per wake-up':>12} {'batch':>6}"
     ]
     for row, run in result.figures.items():
         lines.append(
-            f"{row:26} {run['mbit']:8.0f} "
+            f"{row:35} {run['mbit']:8.0f} "
             f"{run['server_s_per_gb']:7.2f} {run['server_us_per_packet']:7.2f} "
             f"{100 * run['server_load']:5.0f}% {run['machine_s_per_gb']:13.2f} "
             f"{run['tcp_acks_per_packet']:9.2f} {run['pure_acks_per_packet']:13.3f} "

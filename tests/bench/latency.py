@@ -2,9 +2,10 @@
 """Time in the concentrator of pings while another session downloads at full rate.
 
 Two sessions of one client. A host of the LAN pings the first; the second downloads by
-iperf3. Packet sockets on the server's two interfaces stamp each ping as it comes in and as it
-leaves (SO_TIMESTAMPNS), request and reply, so neither the client nor the hosts are in the
-figure. MPPE hides what a packet is, so each ping of 64 in a row has a length of its own.
+iperf3. Packet sockets stamp each ping as it comes in and as it leaves (SO_TIMESTAMPNS), request
+and reply: inside on the server's interface, outside on the client's end of the cable, for AF_XDP
+passes by those of the server's. So neither the client nor the hosts are in the figure. MPPE
+hides what a packet is, so each ping of 64 in a row has a length of its own.
 The data thread and the server's packet reception have CPU 1 alone, all else is on CPU 0.
 Microseconds.
 """
@@ -49,7 +50,7 @@ from ops.client.playground import LAN_HOST, Playground, why_not
 from tests.bench import datapath
 from tests.bench.datapath import DOWN
 from tests.bench.results import BenchError, Result, cannot
-from tests.bench.service import DATA_CPU, OTHER_CPU, serving
+from tests.bench.service import DATA_CPU, OTHER_CPU, serving, steer
 from tests.bench.ways import Ways, argument
 
 LENGTHS: Final = 64
@@ -210,7 +211,7 @@ def run(
     """Pings, and a download meanwhile if there is one: (times in us, Mbit/s, unanswered)."""
     with ExitStack() as exits:
         server = ground.name("server")
-        wan = netns.inside(server, lambda: Tap("wan", descriptors.IPPROTO_GRE))
+        wan = netns.inside(ground.name("clients"), lambda: Tap("wan", descriptors.IPPROTO_GRE))
         lan = netns.inside(server, lambda: Tap("lan", socket.IPPROTO_ICMP))
         for tap in (wan, lan):
             exits.callback(tap.sock.close)
@@ -233,8 +234,8 @@ def run(
                 raise BenchError("the download failed")
             rate = result[0][0] * 8e-6 / result[0][1]
         outer, inner = wan.read(), lan.read()
-    request = pairs(inner.incoming, outer.outgoing)
-    reply = pairs(outer.incoming, inner.outgoing)
+    request = pairs(inner.incoming, outer.incoming)
+    reply = pairs(outer.outgoing, inner.outgoing)
     if min(len(request), len(reply)) < 0.98 * count:
         raise BenchError(
             f"of {count} pings {len(request)} requests and {len(reply)} replies were seen on "
@@ -266,16 +267,6 @@ def wakeups(result: Result) -> None:
     result.yardstick("a sleeper's wake-up, p99 in us", p99, WAKEUP_REFERENCE)
 
 
-def steer(ground: Playground) -> None:
-    """The server's kernel work to the data thread's CPU, as a card's interrupts would be: on a
-    veth it would wait behind the programs of the sender's CPU, which are no part of it."""
-    for device in ("wan", "lan"):
-        queue = f"/sys/class/net/{device}/queues/rx-0/rps_cpus"
-        words = ["ip", "netns", "exec", ground.name("server"), "sh", "-c"]
-        words.append(f"echo {1 << DATA_CPU:x} >{queue}")
-        subprocess.run(words, check=True, capture_output=True)
-
-
 def bench(count: int, rounds: int, ways: Ways) -> Result:
     """All rows: medians over rounds in which idle and download take turns, as a p99 of one
     run stands on fifteen pings."""
@@ -287,7 +278,7 @@ def bench(count: int, rounds: int, ways: Ways) -> Result:
     with Playground() as ground:
         port = str(datapath.IPERF_PORT)
         ground.start("lan", "iperf3", ["iperf3", "-s", "-p", port], cpus=(OTHER_CPU,))
-        steer(ground)
+        steer(ground, DATA_CPU, OTHER_CPU)
         wakeups(result)
         with serving(ground, mppe=True, sessions=2, ways=ways) as service:
             first, second = service.addresses

@@ -77,6 +77,22 @@ def serving(
         concentrator.stop()
 
 
+def steer(ground: Playground, server: int | None, others: int | None) -> None:
+    """What the kernel does with frames that come in goes to a CPU of who receives them, as it
+    does by a card's interrupts (receive packet steering, rps_cpus). None: to the sender's, in
+    the middle of its sending, as a veth has it by itself: each end pays for the other then."""
+    for place, device, cpu in (
+        ("server", "wan", server),
+        ("server", "lan", server),
+        ("clients", "wan", others),
+        ("lan", "lan", others),
+    ):
+        queue = f"/sys/class/net/{device}/queues/rx-0/rps_cpus"
+        mask = 0 if cpu is None else 1 << cpu
+        words = ["ip", "netns", "exec", ground.name(place), "sh", "-c", f"echo {mask:x} >{queue}"]
+        subprocess.run(words, check=True, capture_output=True)
+
+
 def _addresses(client: Child, sessions: int) -> tuple[str, ...]:
     lines = Lines()
     lines.add("client", client.process.stdout)
