@@ -2,6 +2,7 @@
 """The data thread's loop: see loop.pxd."""
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
 
 from fastpath.arrivals cimport arrivals_read, arrivals_rings
 from fastpath.downlink cimport downlink_read
@@ -25,6 +26,7 @@ cdef enum:
     # the machine, a virtual one's system calls being dear: times are in empty polls, 0.8 ms
     # at most on a fast machine. tests/bench/RESULTS.md has what longer and shorter ones cost.
     NAP_LEAST = 2              # packets of a wake-up: a lone ping waits for nobody
+    NAP_LOOK = 8               # of so many, most in one direction: one at a time is bulk, too
     NAP_MOST = 64              # a batch that is worth its wake-up
     NAP_APART = 800            # polls between packets, at most
     NAP_MAX = 2000
@@ -36,12 +38,24 @@ cdef enum:
     SOCKET_EVERY = 8           # rounds, where the rings have nearly all
 
 
-cdef uint64_t _nap_for(data_path *path, uint64_t before, uint64_t since) noexcept nogil:
-    """How long to leave new packets lying; 0: not at all. `before` and `since` are the
-    packet count and the time of the last time there was nothing to do."""
-    cdef uint64_t n = (path.count[C_GRE_RX_PACKETS] + path.count[C_TUN_RX_PACKETS]) - before
-    cdef uint64_t apart
-    if n < NAP_LEAST or n >= NAP_MOST:
+cdef struct napping:
+    uint64_t packets           # when there was nothing to do the last time, both directions
+    uint64_t since             # and the time of that
+    uint64_t gre, tun          # counts when `bulk` was judged
+    bint bulk                  # requests and answers come by turns, downloads do not
+
+
+cdef uint64_t _nap_for(napping *p, data_path *path) noexcept nogil:
+    """How long to leave new packets lying, now that there is nothing to do; 0: not at all."""
+    cdef uint64_t gre = path.count[C_GRE_RX_PACKETS], tun = path.count[C_TUN_RX_PACKETS]
+    cdef uint64_t n = gre + tun - p.packets, apart, since = p.since
+    p.packets = gre + tun
+    p.since = path.now
+    if gre - p.gre + tun - p.tun >= NAP_LOOK:
+        p.bulk = gre - p.gre >= 2 * (tun - p.tun) or tun - p.tun >= 2 * (gre - p.gre)
+        p.gre = gre
+        p.tun = tun
+    if n >= NAP_MOST or n < (1 if p.bulk else NAP_LEAST):
         return 0
     apart = (path.now - since) // n
     if apart > NAP_APART * path.poll_ns:
@@ -77,7 +91,8 @@ cdef int _all(data_path *path) noexcept nogil:
 
 cdef void loop_run(data_path *path) noexcept nogil:
     cdef int ready = READY_GRE | READY_TUN | READY_RINGS, woken = 0
-    cdef uint64_t until, rest, before = 0, since
+    cdef uint64_t until, rest
+    cdef napping naps
     cdef priority turns
     if path.cpu >= 0:
         if not pin_to(path.cpu):
@@ -88,8 +103,9 @@ cdef void loop_run(data_path *path) noexcept nogil:
     path.page.writes = WRITES_URING if path.writing.queue.batched else WRITES_PLAIN
     path.page.cpu = <uint32_t>(path.cpu + 1)
     path.page.data_tid = thread_id()
-    path.page.data_beat_ns = since = now_ns()
-    priority_begin(&turns, since)
+    path.page.data_beat_ns = now_ns()
+    priority_begin(&turns, path.page.data_beat_ns)
+    memset(&naps, 0, sizeof(napping))
     while not path.stopping:
         path.now = now_ns()
         priority_turn(&turns, path.now)
@@ -112,9 +128,7 @@ cdef void loop_run(data_path *path) noexcept nogil:
                 until = path.shaping.due.at[0].due
             until = until - path.now if until > path.now else 0
             path.now = now_ns()
-            rest = _nap_for(path, before, since)
-            before = path.count[C_GRE_RX_PACKETS] + path.count[C_TUN_RX_PACKETS]
-            since = path.now
+            rest = _nap_for(&naps, path)
             if 0 < rest < until:
                 nap(rest)
                 turns.slept += now_ns() - path.now
