@@ -6,7 +6,9 @@ under a writable layer, so that the checkout and its virtual environment run the
 are. In it the lab's `bench` starts one server and the same clients (pptp-linux, pppd) for
 each, and measures TCP both ways. What counts is `total`: all that the guest's CPUs did,
 clients, softirqs and both iperf3 included, in ms a megabyte. pptpd has pppd and the kernel's
-MPPE behind it. Nothing else may run meanwhile; emulated CPUs are real ones for the host.
+MPPE behind it. With several clients we are measured twice: with as many workers as the guest
+has CPUs, and with one (`workers.count = 1`), which leaves the other CPU to clients and hosts.
+Nothing else may run meanwhile; emulated CPUs are real ones for the host.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from tests.interop.lab import LAB, ROOT, SERVER
 GUEST: Final = LAB / "qemu-bench-guest"
 KERNELS: Final = "/var/cache/pptp-lab/kernel/boot/vmlinuz-*"
 IN_GUEST: Final = Path(__file__).with_name("in_guest.py")
-OURS, THEIRS = "ours", "pptpd"
+OURS, ONE, THEIRS = "ours", "ours, one worker", "pptpd"
 DIRECTIONS: Final = ("up", "down")
 GOAL: Final = 0.6
 READY_S: Final = 120.0  # a start under emulation takes 20 to 60 s
@@ -72,16 +74,27 @@ def prepare() -> None:
             raise BenchError(f"no kernel for the guest: {done.stderr.strip()[-500:]}")
 
 
+def servers(clients: int) -> tuple[str, ...]:
+    """What is measured with so many clients, the yardstick first."""
+    return (THEIRS, OURS, ONE) if clients > 1 else (THEIRS, OURS)
+
+
+def file_of(server: str, clients: int) -> str:
+    """The name of a run's result, without suffix."""
+    return f"{'one' if server == ONE else server}-{clients}"
+
+
 def script(wish: Wish) -> str:
     """What the guest runs: each server with each number of clients, one after the other."""
     lines = ["python3 --version; uname -r; grep -m1 'model name' /proc/cpuinfo"]
     for clients in wish.clients:
-        for server in (THEIRS, OURS):
-            name = f"{server}-{clients}"
+        for server in servers(clients):
+            name = file_of(server, clients)
             words = f"--mppe {wish.mppe} --clients {clients} --seconds {wish.seconds}"
             words += f" --settle {READY_S:g}"
-            if server == OURS:
-                words += f" --server-command '{SERVER}'"
+            if server != THEIRS:
+                one = " --set workers.count=1" if server == ONE else ""
+                words += f" --server-command '{SERVER}{one}'"
             lines.append(f"python3 '{IN_GUEST}' '{LAB}' /lab/{name}.json {words}")
             if wish.log:
                 lines.append(f"cp /run/server.log /lab/{name}.log")
@@ -90,14 +103,15 @@ def script(wish: Wish) -> str:
 
 def boot(wish: Wish, folder: Path) -> dict[str, Any]:
     """One boot of the guest; what it measured, by server and number of clients."""
-    limit = BOOT_S + len(wish.clients) * 2 * (READY_S + 30 + 2 * wish.seconds)
+    runs = sum(len(servers(clients)) for clients in wish.clients)
+    limit = BOOT_S + runs * (READY_S + 30 + 2 * wish.seconds)
     argv = [str(GUEST), "run", "--time-limit", f"{limit:g}", "--keep", str(folder)]
     argv += ["--cpu", wish.cpu, "--", "sh", "-c", script(wish)]
     done = subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False)
     found = {}
     for clients in wish.clients:
-        for server in (THEIRS, OURS):
-            file = folder / f"{server}-{clients}.json"
+        for server in servers(clients):
+            file = folder / f"{file_of(server, clients)}.json"
             if not file.exists():
                 text = (done.stdout + done.stderr).strip()[-1500:]
                 raise BenchError(f"{file.stem}: no result; the guest said:\n{text}")
@@ -128,8 +142,8 @@ def figures(result: Result, clients: int, rounds: list[dict[str, Any]]) -> None:
     """Rows and ratios of one number of clients: medians over the rounds."""
     for at, direction in enumerate(DIRECTIONS):
         totals = {}
-        for server in (THEIRS, OURS):
-            runs = [each[f"{server}-{clients}"][direction] for each in rounds]
+        for server in servers(clients):
+            runs = [each[file_of(server, clients)][direction] for each in rounds]
             row = row_name(server, clients, direction)
             for name in ("total", "server", "client"):
                 value = statistics.median(run["cpu_ms_per_mbyte"][name] for run in runs)
@@ -138,9 +152,10 @@ def figures(result: Result, clients: int, rounds: list[dict[str, Any]]) -> None:
             result.figure(row, mbit=statistics.median(run["mbit_per_s"] for run in runs))
             for group, spent in stages(runs).items():
                 result.figure(f"  {row}: {group}", ms_per_mb=spent)
-        ratio = totals[OURS] / totals[THEIRS]
-        name = row_name("all CPU per MB", clients, direction)
-        result.ratio(name, ratio, at_most=GOAL)
+        for server in servers(clients)[1:]:
+            what = "all CPU per MB" + server.removeprefix(OURS)
+            name = row_name(what, clients, direction)
+            result.ratio(name, totals[server] / totals[THEIRS], at_most=GOAL)
         if clients in REFERENCE:
             yardstick = row_name(THEIRS, clients, direction)
             result.yardstick(yardstick, totals[THEIRS], REFERENCE[clients][at])
@@ -168,7 +183,7 @@ def bench(wish: Wish, keep: Path | None) -> Result:
         with tempfile.TemporaryDirectory(prefix="pptpcon-guest-") as folder:
             place = keep / str(number) if keep else Path(folder)
             rounds.append(boot(wish, place))
-    first = rounds[0][f"{OURS}-{wish.clients[0]}"]
+    first = rounds[0][file_of(OURS, wish.clients[0])]
     result.note(
         f"the guest is software emulation (qemu TCG), {first['cpus']} CPUs, "
         f"kernel {first['kernel']}: ratios count, not times"

@@ -22,6 +22,7 @@ def boot(ours: float, theirs: float) -> dict[str, Any]:
     """One boot with two clients."""
     return {
         "ours-2": {"up": run(ours, 10.0, pppd=1.0), "down": run(ours, 20.0)},
+        "one-2": {"up": run(ours / 2, 10.0), "down": run(3 * ours, 20.0)},
         "pptpd-2": {"up": run(theirs, 10.0), "down": run(2 * ours, 20.0)},
     }
 
@@ -33,6 +34,8 @@ def test_the_ratio_is_of_medians() -> None:
     assert result.met == {
         "all CPU per MB, 2 clients, up": True,
         "all CPU per MB, 2 clients, down": True,
+        "all CPU per MB, one worker, 2 clients, up": True,
+        "all CPU per MB, one worker, 2 clients, down": False,
     }
     assert result.figures["ours, 2 clients, up"]["total_ms_per_mb"] == 270.0
     assert result.figures["  ours, 2 clients, up: pppd"] == {"ms_per_mb": 100.0}
