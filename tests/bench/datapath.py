@@ -36,7 +36,7 @@ from ops.client.child import Child, ChildError
 from ops.client.concentrator import Samples
 from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, LAN_NET, WAN_SERVER, Playground, why_not
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.bench.service import DATA_CPU, OTHER_CPU, serving, steer
 from tests.bench.ways import Ways, argument, named
 
@@ -391,8 +391,7 @@ def main() -> int:
     parser.add_argument("--no-openvpn", action="store_true", help="leave the yardstick out")
     argument(parser)
     parser.add_argument("--against", type=named, help="measure these ways, too")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("datapath", parser)
     lacking = why_not()
     programs = ["iperf3", "taskset"] + ([] if words.no_openvpn else ["openvpn", "openssl"])
     for program in programs:
