@@ -17,6 +17,7 @@ from workers.ppp.mppe_twin import Decryptor, Encryptor
 
 pytestmark = [
     pytest.mark.netns,
+    pytest.mark.usefixtures("each_way"),
     pytest.mark.skipif(
         os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
     ),
@@ -116,6 +117,7 @@ def test_clear_data_both_ways() -> None:
         assert (s.tx_packets, s.tx_bytes) == (1, len(back))
 
 
+@pytest.mark.usefixtures("each_kernel")
 @pytest.mark.parametrize("bits", [40, 56, 128])
 def test_encrypted_both_ways(bits: int) -> None:
     rx, tx = (RX, TX) if bits == 128 else (RX[:8], TX[:8])
@@ -132,6 +134,7 @@ def test_encrypted_both_ways(bits: int) -> None:
             assert theirs.open(p.data()) == packet
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_gap_late_clear_and_wrap_of_the_coherency_count() -> None:
     with running(reorder_depth=0) as p:
         p.install()
@@ -405,6 +408,7 @@ def test_lcp_echo_is_answered_and_sent() -> None:
         assert p.count("lcp_echo_timeouts") == 1
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_a_successor_goes_on_where_the_record_says() -> None:
     with running() as p:
         p.install()
@@ -496,6 +500,7 @@ def stateful_up(p: lab.Peer, bits: int) -> tuple[Encryptor, Decryptor]:
     return Encryptor(rx, bits, True), Decryptor(tx, bits, True)
 
 
+@pytest.mark.usefixtures("each_kernel")
 @pytest.mark.parametrize("bits", [40, 128])
 def test_stateful_over_several_key_changes(bits: int) -> None:
     with running() as p:
@@ -510,6 +515,7 @@ def test_stateful_over_several_key_changes(bits: int) -> None:
         assert p.count("mppe_resets_sent") == 0
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_stateful_loss_is_mended_by_one_reset() -> None:
     with running(reorder_depth=0) as p:
         ours, theirs = stateful_up(p, 128)
@@ -549,6 +555,7 @@ def test_stateful_loss_is_mended_by_one_reset() -> None:
             assert theirs.decrypt(sealed).plain[2:] == answer
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_stateful_successor_begins_anew() -> None:
     with running() as p:
         ours, theirs = stateful_up(p, 128)

@@ -12,6 +12,7 @@ from tests.fastpath.peer import INNER, Peer, running, udp
 
 pytestmark = [
     pytest.mark.netns,
+    pytest.mark.usefixtures("each_way"),
     pytest.mark.skipif(
         os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
     ),
