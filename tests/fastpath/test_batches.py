@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
+import time
 
 import pytest
 
@@ -16,7 +18,6 @@ from tests.fastpath.test_engine import RX, TX, Cipher
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.usefixtures("each_way", "each_kernel"),
     pytest.mark.skipif(
         os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
     ),
@@ -27,7 +28,7 @@ SEGMENTS = 24
 SIZE = 1300
 
 
-def sessions_up() -> tuple[Table, list[Peer]]:
+def sessions_up(count: int = SESSIONS) -> tuple[Table, list[Peer]]:
     """A table in which an engine that is gone left sessions up, each with keys of its own."""
     with running() as first:
         peers = [
@@ -40,7 +41,7 @@ def sessions_up() -> tuple[Table, list[Peer]]:
                 inbox=[],
                 seen=[],
             )
-            for i in range(SESSIONS)
+            for i in range(count)
         ]
         for i, p in enumerate(peers):
             p.install()
@@ -52,6 +53,7 @@ def key(start: bytes, i: int) -> bytes:
     return bytes([i]) + start[1:]
 
 
+@pytest.mark.usefixtures("each_way", "each_kernel")
 def test_several_sessions_in_one_batch() -> None:
     """Up and down: every octet arrives, decrypted by its own key and in the order of its flow."""
     table, peers = sessions_up()
@@ -77,6 +79,57 @@ def test_several_sessions_in_one_batch() -> None:
             assert (s.rx_packets, s.rx_bytes) == (SEGMENTS, SEGMENTS * (SIZE + 40))
             assert (s.tx_packets, s.tx_bytes) == (SEGMENTS, SEGMENTS * (SIZE + 40))
         assert not [e for e in engine_.engine.events() if e[0] == engine.EVENT_DESYNC]
+
+
+def forged(p: Peer, seq: int, count: int) -> bytes:
+    """A packet with this coherency count and octets that nothing decrypts to."""
+    return gre.build(
+        p.call_id, b"\x00\xfd" + struct.pack(">H", 0x9000 | count) + bytes(64), seq, None
+    )
+
+
+@pytest.mark.parametrize(("jump", "changes"), [(0, 0), (1, 1), (0x7FE, 0x7FE), (0x7FF, 0x7FF)])
+def test_a_jump_of_the_coherency_count_costs_as_many_key_changes(jump: int, changes: int) -> None:
+    """2047 for one packet at most."""
+    table, peers = sessions_up()
+    with running(table, arrived=[forged(peers[0], 0, jump)]) as p:
+        p.wait_count("gre_rx_packets", 1)
+        p.wait_count("rx_data", 0)
+        assert p.wait_count("mppe_rekeys", changes) == changes
+        assert p.count("drop_rx_mppe_coherency") == 0
+
+
+@pytest.mark.parametrize("jump", [0x800, 0x801, 0xFFF])
+def test_a_larger_jump_is_a_late_packet_and_costs_none(jump: int) -> None:
+    table, peers = sessions_up()
+    with running(table, arrived=[forged(peers[0], 0, jump)]) as p:
+        p.wait_count("drop_rx_mppe_coherency", 1)
+        assert p.count("mppe_rekeys") == 0
+
+
+def test_key_changes_are_bounded_for_all_sessions_together() -> None:
+    """Eleven forge, each as much as it may; the twelfth's packets are read all the same."""
+    table, peers = sessions_up(12)
+    good, cipher = peers[-1], Cipher(key(RX, 11))
+    arrived = []
+    for n in range(20):
+        arrived += [forged(p, n, 0x7FF * (n + 1) + n & 0xFFF) for p in peers[:-1]]
+        packet = tcp(good.inner, HOST, bytes(100), seq=100 * n)
+        arrived.append(gre.build(good.call_id, cipher.seal(packet), n, None))
+    began = time.monotonic()
+    with running(table, arrived=arrived) as p:
+        octets = 0
+        while octets < 20 * 100:
+            packet = p.from_tun()[1]
+            assert packet[12:16] == good.inner.to_bytes(4, "big")
+            octets += len(packet) - 40
+        p.wait_count("gre_rx_packets", len(arrived))
+        time.sleep(0.01)  # the last batch's own counters
+        ticks = 2 + (time.monotonic() - began) // 0.1  # a burst may lie across two
+        changes = p.count("mppe_rekeys")
+        assert 11 * 0x7FF <= changes <= 32768 * ticks
+        assert p.count("drop_rx_mppe_coherency") == 11 * 20 - changes // 0x7FF
+        assert p.table.session(good.index).rx_packets == 20
 
 
 def segment(source: int, data: bytes, n: int) -> bytes:

@@ -312,6 +312,61 @@ def test_super_packet_becomes_segments() -> None:
         assert got == data
 
 
+def test_a_super_packet_over_the_sessions_mtu_becomes_smaller_segments() -> None:
+    """What both ends agreed on is not always what the session carries: no ICMP, no loss."""
+    with running() as p:
+        p.install()
+        p.up(mtu=600)
+        data = os.urandom(4000)
+        p.to_tun(tcp(HOST, INNER, data, seq=77, flags=0x18), (1, 1, 40, 1360, 20, 16))
+        got = b""
+        while len(got) < len(data):
+            packet = p.data()[4:]
+            assert len(packet) <= 600
+            assert struct.unpack(">I", packet[24:28])[0] == 77 + len(got)
+            pseudo = struct.pack(">IIBBH", HOST, INNER, 0, 6, len(packet) - 20)
+            assert ip_sum(packet[:20]) == 0 == ip_sum(pseudo + packet[20:])
+            got += packet[40:]
+        assert got == data
+        assert p.count("drop_tx_too_big") == 0
+
+
+def uso(size: int, df: bool) -> bytes:
+    """Three datagrams in one read."""
+    head = struct.pack(">HHHH", 1000, 2000, 8 + 3 * size, 0)
+    return lab.ipv4(HOST, INNER, head + bytes(range(250)) * (3 * size // 250), df=df)
+
+
+@pytest.mark.parametrize("df", [False, True])
+def test_datagrams_in_one_read_are_sent_one_by_one(df: bool) -> None:
+    with running() as p:
+        p.install()
+        p.up(mtu=1400)
+        p.to_tun(uso(1000, df), (1, 5, 28, 1000, 20, 6))
+        for _ in range(3):
+            packet = p.data()[4:]
+            assert len(packet) == 1028
+            pseudo = struct.pack(">IIBBH", HOST, INNER, 0, 17, 1008)
+            assert ip_sum(packet[:20]) == 0 == ip_sum(pseudo + packet[20:])
+            assert packet[28:] == bytes(range(250)) * 4
+        assert p.count("tun_rx_packets") == 3
+
+
+def test_datagrams_in_one_read_over_the_mtu() -> None:
+    """With DF one ICMP for all of them, with the session's MTU; without it, fragments."""
+    with running() as p:
+        p.install()
+        p.up(mtu=600)
+        p.to_tun(uso(1000, True), (1, 5, 28, 1000, 20, 6))
+        icmp = p.from_tun()[1]
+        assert icmp[20:22] == b"\x03\x04"
+        assert struct.unpack(">H", icmp[26:28])[0] == 600
+        assert p.wait_count("drop_tx_too_big", 3) == 3
+        p.to_tun(uso(1000, False), (1, 5, 28, 1000, 20, 6))
+        sizes = [len(p.data()[4:]) for _ in range(6)]
+        assert sizes == [596, 452] * 3
+
+
 def test_segments_become_a_super_packet() -> None:
     with running(reorder_timeout_ms=1000) as p:
         p.install()

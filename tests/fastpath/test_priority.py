@@ -20,7 +20,7 @@ ROUNDS = st.lists(st.tuples(st.integers(1, 5 * MS), st.integers(0, 5 * MS)), min
 
 def run(turns: Turns, rounds: Iterable[tuple[int, int]], now: int = 0) -> list[tuple[str, int]]:
     """Rounds of work and of sleep behind it; what became due, and when."""
-    said = []
+    said: list[tuple[str, int]] = []
     for work, sleep in rounds:
         if word := turns.turn(now):
             said.append((word, now))

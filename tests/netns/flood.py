@@ -32,10 +32,10 @@ def main() -> int:
     sock.connect((sys.argv[2], 0))
     packets, numbers = [], []
     for word in sys.argv[3:]:
-        call_id, seq, inner, target = word.split(":")
+        call_id, first, inner, target = word.split(":")
         data = udp(parse_address(inner), parse_address(target), bytes(64))
         packets.append(bytearray(gre.build(int(call_id), b"\x00\x21" + data, 0, None)))
-        numbers.append(int(seq))
+        numbers.append(int(first))
     sent = 0
     print("ready", flush=True)
     while not ended:

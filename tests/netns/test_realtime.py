@@ -85,7 +85,7 @@ def echoes(peer: Peer, count: int) -> int:
     assert peer.link is not None
     for _ in peer.frames(0.0):
         pass
-    answered = set()
+    answered: set[int] = set()
     for number in range(count):
         peer.send(frame(LCP, 9, number, bytes(4)))
         until = time.monotonic() + (1.0 if number == count - 1 else 0.05)
@@ -150,7 +150,8 @@ def test_a_flood_starves_nobody(count: int, cpus: list[int], ahead: bool) -> Non
         told = (
             f"{sum(sent)} sent, {read:.0f} read, {lost:.0f} lost by the kernel;"
             f" {len(waited)} logins, the longest {max(waited):.3f} s;"
-            f" {answered} of {asked} echoes answered; data threads {busy:.1f} s of CPU in {took:.1f} s"
+            f" {answered} of {asked} echoes answered;"
+            f" data threads {busy:.1f} s of CPU in {took:.1f} s"
         )
         print(told)
         assert sum(sent) > 10_000 * took, told
