@@ -9,7 +9,7 @@ class Turns:
     @property
     def ahead(self) -> bool: ...  # it has the priority now
     def sleeps(self, ns: int) -> None: ...  # after the last turn
-    # At the begin of a round; `refused`: the kernel does not do it. "nap": for a fifth of a millisecond.
+    # At the begin of a round; `refused`: the kernel does not do it. "nap": 0.2 ms.
     def turn(
         self, now: int, *, refused: bool = False
     ) -> Literal["", "give up", "take", "nap"]: ...
