@@ -45,6 +45,10 @@ cdef enum:
     PIECE = 4000000            # of one whose priority can't be given up: rests are short
     REST = 5                   # percent of a window that others get at least
     FREE = 20                  # sleeping less, a thread is one among others
+    PRIORITY_KEEP = 0
+    PRIORITY_GIVE_UP = 1
+    PRIORITY_TAKE = 2
+    PRIORITY_NAP = 3
 
 cdef struct priority:
     bint used
@@ -61,18 +65,27 @@ cdef inline void priority_begin(priority *p, uint64_t now) noexcept nogil:
     p.returns = may_have_priority()
 
 
-cdef inline void priority_turn(priority *p, uint64_t now) noexcept nogil:
-    """At the begin of a round."""
+cdef inline int priority_judge(priority *p, uint64_t now) noexcept nogil:
+    """What is due; another window begins if one is over. No clock and no system call here."""
     cdef uint64_t share
     cdef bint wanted
     if not p.used or now - p.since < (WINDOW if p.returns else PIECE):
-        return
+        return PRIORITY_KEEP
     share = 100 * p.slept // (now - p.since)
-    if p.returns:
-        wanted = share >= FREE
-        if wanted != p.now and set_priority(wanted):
-            p.now = wanted
-    elif share < REST:
-        nap(PIECE * REST // 100)
     p.since = now
     p.slept = 0
+    if not p.returns:
+        return PRIORITY_NAP if share < REST else PRIORITY_KEEP
+    wanted = share >= FREE
+    if wanted == p.now:
+        return PRIORITY_KEEP
+    return PRIORITY_TAKE if wanted else PRIORITY_GIVE_UP
+
+
+cdef inline void priority_turn(priority *p, uint64_t now) noexcept nogil:
+    """At the begin of a round."""
+    cdef int due = priority_judge(p, now)
+    if due == PRIORITY_NAP:
+        nap(PIECE * REST // 100)
+    elif due != PRIORITY_KEEP and set_priority(due == PRIORITY_TAKE):
+        p.now = due == PRIORITY_TAKE

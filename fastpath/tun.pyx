@@ -312,12 +312,16 @@ cdef void _flush(writer *w, flow *f) noexcept nogil:
     f.segments = 0
 
 
-cdef void _flush_pair(writer *w, const uint8_t *ip) noexcept nogil:
-    """Write out all held datagrams between two addresses."""
+cdef void _put_odd(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
+    """A packet that may be of a flow, but whose ports can't be compared: a fragment, or one with
+    IP options or with a header that is none. It goes after all that is held of its protocol
+    between its two addresses."""
+    cdef flow *f = &w.datagrams[0] if ip[9] == UDP else &w.flows[0]
     cdef uint32_t i
-    for i in range(w.used_udp):
-        if w.datagrams[i].segments and memcmp(w.datagrams[i].head + 12, ip + 12, 8) == 0:
-            _flush(w, &w.datagrams[i])
+    for i in range(w.used_udp if ip[9] == UDP else w.used):
+        if f[i].segments and memcmp(f[i].head + 12, ip + 12, 8) == 0:
+            _flush(w, &f[i])
+    _put_plain(w, owner, ip, n)
 
 
 cdef inline bint udp_sum_right(const uint8_t *ip, uint32_t n) noexcept nogil:
@@ -325,17 +329,12 @@ cdef inline bint udp_sum_right(const uint8_t *ip, uint32_t n) noexcept nogil:
 
 
 cdef void _put_udp(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
-    """A datagram, ip[0] is 0x45. Of one flow, equal sizes are held; a shorter one ends it."""
+    """A datagram with ports, ip[0] is 0x45. Of one flow, equal sizes are held; a shorter one ends it."""
     cdef uint8_t *udp = ip + 20
     cdef flow *f = NULL
     cdef uint32_t i, payload = n - 28
     cdef bint df
     if w.queue.no_uso:
-        _put_plain(w, owner, ip, n)
-        return
-    if n < 28 or be16(ip + 6) & MF_AND_OFFSET:
-        # A fragment has no ports to compare, or is part of what has: after what is held.
-        _flush_pair(w, ip)
         _put_plain(w, owner, ip, n)
         return
     for i in range(w.used_udp):
@@ -402,15 +401,18 @@ cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept
     cdef uint32_t head = 0, payload = 0, i
     cdef bint fits
     w.batch += 1
-    if ip[0] == 0x45 and ip[9] == UDP:
-        _put_udp(w, owner, ip, n)
-        return
-    if ip[0] != 0x45 or ip[9] != TCP or be16(ip + 6) & MF_AND_OFFSET or n < 40:
+    if (ip[0] >> 4) != 4 or ip[9] != TCP and ip[9] != UDP:
         _put_plain(w, owner, ip, n)
+        return
+    if ip[0] != 0x45 or be16(ip + 6) & MF_AND_OFFSET or n < (28 if ip[9] == UDP else 40):
+        _put_odd(w, owner, ip, n)
+        return
+    if ip[9] == UDP:
+        _put_udp(w, owner, ip, n)
         return
     head = 20 + (tcp[12] >> 4) * 4
     if head < 40 or head > n:
-        _put_plain(w, owner, ip, n)
+        _put_odd(w, owner, ip, n)
         return
     payload = n - head
     for i in range(w.used):
@@ -423,7 +425,8 @@ cdef void writer_put(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept
     if found != NULL:
         f = found
         if (fits and not f.closed and f.segments < GRO_SEGMENTS and be32(tcp + 4) == f.next_seq
-                and payload <= f.mss and head == f.head_size and f.total + payload <= 65535
+                and payload <= f.mss and f.total + payload <= 65535
+                and tcp[12] == f.head[32]       # the header's size, reserved bits (AE: RFC 9768)
                 and f.head[1] == ip[1] and f.head[8] == ip[8]
                 and be32(tcp + 8) == be32(f.head + 28)          # acknowledgement
                 and be16(tcp + 14) == be16(f.head + 34)         # window

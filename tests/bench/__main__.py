@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 
-FOLDER: Final = Path(__file__).resolve().parent
+from tests.bench import build
+from tests.bench.results import cannot
+
 BENCHES: Final = (
     "mppe",
     "tun",
@@ -28,6 +29,7 @@ BENCHES: Final = (
     "shaping",
     "scrape",
     "routes",
+    "radius",
 )
 
 
@@ -40,12 +42,14 @@ def main() -> int:
     for name in words.names:
         if name not in BENCHES:
             parser.error(f"no bench called {name}: there are {', '.join(BENCHES)}")
+    if stale := build.why_stale():
+        return cannot("bench", stale)
     worst = 0
     for name in words.names or BENCHES:
         if not words.json:
             print(f"\n-- {name}", flush=True)
-        argv = [sys.executable, str(FOLDER / f"{name}.py"), *(["--json"] if words.json else [])]
-        worst = max(worst, abs(subprocess.run(argv, check=False).returncode))
+        argv = [sys.executable, "-m", f"tests.bench.{name}", *(["--json"] if words.json else [])]
+        worst = max(worst, abs(subprocess.run(argv, check=False, cwd=build.ROOT).returncode))
     return worst
 
 

@@ -8,8 +8,10 @@ sends does the receiver's work in the kernel, too: server CPU is utime + stime o
 processes in the server's namespace, with the client's reception in it and without its
 own. `steered`: each end receives on its own CPU, as with network cards, and server CPU is
 the busy time of CPU 1, interrupts included. Machine CPU is what /proc/stat says was busy,
-less a run without tunnel at the same rate and for the same time. Run it on an idle
-machine; it needs root, iperf3, openvpn and openssl.
+less a run without tunnel at the same rate and for the same time. Plain forwarding (no
+tunnel, at full rate) is the second yardstick; over a veth, which carries super-packets, it
+is far cheaper than over a network card. Run it on an idle machine; it needs root, iperf3,
+openvpn and openssl.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from ops.client.child import Child, ChildError
 from ops.client.concentrator import Samples
 from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, LAN_NET, WAN_SERVER, Playground, why_not
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.bench.service import DATA_CPU, OTHER_CPU, serving, steer
 from tests.bench.ways import Ways, argument, named
 
@@ -65,6 +67,7 @@ class Run:
     data_us_per_packet: float  # of it the data thread alone; 0 if there is none
     packets_per_wakeup: float  # of the data thread
     batch: float  # packets taken from the bulk direction's socket or device at once
+    forwarding_s_per_gb: float = 0.0  # the machine's, of the run without tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +187,30 @@ def without_tunnel(ground: Playground, runs: Sequence[Run], seconds: float) -> l
             machine = machine_seconds()
             octets, _ = iperf(ground, seconds, run.direction, mbit=run.mbit)
             plain = (machine_seconds() - machine) / (octets / 1e9)
-            result.append(replace(run, machine_s_per_gb=run.machine_s_per_gb - plain))
+            more = run.machine_s_per_gb - plain
+            result.append(replace(run, machine_s_per_gb=more, forwarding_s_per_gb=plain))
     finally:
         netns.ip("-n", clients, "route", "del", LAN_NET, "via", WAN_SERVER)
     return result
+
+
+def forwarding(ground: Playground, seconds: float, repeat: int) -> dict[str, tuple[float, float]]:
+    """No tunnel at all, as fast as it goes: Mbit/s and the machine's seconds a GB each way."""
+    clients = ground.name("clients")
+    netns.ip("-n", clients, "route", "replace", LAN_NET, "via", WAN_SERVER)
+    found: dict[str, list[tuple[float, float]]] = {UP: [], DOWN: []}
+    try:
+        for way in (UP, DOWN) * repeat:
+            machine = machine_seconds()
+            octets, spent = iperf(ground, seconds, way)
+            machine = machine_seconds() - machine
+            found[way].append((octets * 8e-6 / spent, machine / (octets / 1e9)))
+    finally:
+        netns.ip("-n", clients, "route", "del", LAN_NET, "via", WAN_SERVER)
+    return {
+        way: (statistics.median(m for m, _ in runs), statistics.median(s for _, s in runs))
+        for way, runs in found.items()
+    }
 
 
 # -- our tunnel
@@ -334,20 +357,32 @@ def bench(seconds: float, repeat: int, ways: Sequence[Ways], *, yardstick: bool)
                             for way in (UP, DOWN)
                         ]
                     all_runs += without_tunnel(ground, runs, seconds)
+        steer(ground, None, None)
+        plain = forwarding(ground, seconds, repeat)
     groups: dict[tuple[str, str, bool], list[Run]] = {}
     for run in all_runs:
         groups.setdefault((run.tunnel, run.direction, run.steered), []).append(run)
-    return judge([median(group) for group in groups.values()], seconds, repeat)
+    result = judge([median(group) for group in groups.values()], plain)
+    result.note(
+        f"medians of {repeat} runs of {seconds:g} s; ratios: server CPU per GB of openvpn's;"
+        " machine: all CPU per GB, both ends with it, of plain forwarding's"
+    )
+    return result
 
 
-def judge(runs: Sequence[Run], seconds: float, repeat: int) -> Result:
-    """Medians as rows, ours against the yardstick's."""
+def judge(runs: Sequence[Run], plain: dict[str, tuple[float, float]]) -> Result:
+    """Medians as rows, ours against the yardsticks'."""
     result = Result("datapath")
+    for way, (mbit, spent) in plain.items():
+        result.figure(f"plain forwarding {way}", mbit=mbit, machine_s_per_gb=spent)
     others = {(run.direction, run.steered): run for run in runs if run.tunnel.startswith("openvpn")}
     for run in runs:
         row = f"{run.tunnel} {run.direction}" + (", steered" if run.steered else "")
         values = {k: float(v) for k, v in asdict(run).items() if isinstance(v, float)}
         result.figure(row, **values)
+        if not run.steered:
+            whole = run.machine_s_per_gb + run.forwarding_s_per_gb
+            result.ratio(f"{row}, machine", whole / plain[run.direction][1])
         other = others.get((run.direction, run.steered))
         if other is run:
             if run.steered:
@@ -356,9 +391,6 @@ def judge(runs: Sequence[Run], seconds: float, repeat: int) -> Result:
         elif other is not None:
             goal = {"at_most": GOALS[run.direction]} if "MPPE-128" in run.tunnel else {}
             result.ratio(row, run.server_s_per_gb / other.server_s_per_gb, **goal)
-    result.note(
-        f"medians of {repeat} runs of {seconds:g} s; ratios: server CPU per GB of openvpn's"
-    )
     return result
 
 
@@ -370,6 +402,9 @@ def table(result: Result) -> str:
         f"{'data us/pkt':>12} {'per wake-up':>12} {'batch':>6}"
     ]
     for row, run in result.figures.items():
+        if "server_s_per_gb" not in run:
+            lines.append(f"{row:35} {run['mbit']:8.0f} {run['machine_s_per_gb']:37.2f}")
+            continue
         lines.append(
             f"{row:35} {run['mbit']:8.0f} "
             f"{run['server_s_per_gb']:7.2f} {run['server_us_per_packet']:7.2f} "
@@ -391,8 +426,7 @@ def main() -> int:
     parser.add_argument("--no-openvpn", action="store_true", help="leave the yardstick out")
     argument(parser)
     parser.add_argument("--against", type=named, help="measure these ways, too")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("datapath", parser)
     lacking = why_not()
     programs = ["iperf3", "taskset"] + ([] if words.no_openvpn else ["openvpn", "openssl"])
     for program in programs:

@@ -30,7 +30,7 @@ from ops.client.playground import WAN_SERVER, why_not
 from ops.settings import Gre, Settings
 from tests.bench import rig
 from tests.bench.plain import STRIDE, Burst, Counts, Plain, sessions
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.bench.rig import Wire
 
 PACKETS: Final = 256
@@ -204,8 +204,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bursts", type=int, default=60, help=f"of {PACKETS} packets each")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("gre", parser)
     lacking = why_not() or rig.why_not()
     if lacking:
         return cannot("gre", lacking)

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.interop.lab import LAB, ROOT, SERVER
 
 GUEST: Final = LAB / "qemu-bench-guest"
@@ -205,8 +205,7 @@ def main() -> int:
     parser.add_argument("--mppe", choices=("none", "40", "128"), default="128")
     parser.add_argument("--cpu", default="max", help="the model that qemu emulates")
     parser.add_argument("--keep", type=Path, help="folder for the lab's results and our logs")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("guest", parser)
     trouble = lacking()
     if trouble:
         return cannot("guest", trouble)

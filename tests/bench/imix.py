@@ -24,7 +24,7 @@ from ops.client.playground import why_not
 from ops.settings import TunWrites
 from tests.bench import rig
 from tests.bench.plain import STRIDE, Burst, Plain
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.bench.whole import BURSTS, PACKETS, Bench, Samples
 
 SESSIONS: Final = 2000
@@ -143,8 +143,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15, help=f"of {BURSTS} bursts each")
     parser.add_argument("--sessions", type=int, default=SESSIONS)
     parser.add_argument("--writes", choices=get_args(TunWrites), default="auto", help="to the TUN")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("imix", parser)
     lacking = why_not() or rig.why_not()
     if lacking:
         return cannot("imix", lacking)

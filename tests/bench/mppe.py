@@ -22,7 +22,7 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fastpath import mppe
-from tests.bench.results import Result, cannot
+from tests.bench.results import Result, arguments, cannot
 
 YARDSTICK: Final = r"""
 #include <stddef.h>
@@ -111,9 +111,8 @@ def yardstick(program: Path, case: Case) -> list[float]:
 def main() -> int:
     """Measure all rows, and say so."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--kernel", default="auto", choices=("auto", *mppe.usable()))
-    words = parser.parse_args()
+    words = arguments("mppe", parser)
     mppe.choose(words.kernel)
     result = Result("mppe")
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ from ops.client.concentrator import Concentrator
 from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, WAN_SERVER, Playground, sources, why_not
 from ops.client.trail import Trail, named
-from tests.bench.results import Result, cannot
+from tests.bench.results import Result, arguments, cannot
 
 SESSIONS: Final = 50
 SHARE: Final = 0.6
@@ -197,8 +197,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="of the long run, instead of --minutes")
     parser.add_argument("--sessions", type=int, default=SESSIONS)
     parser.add_argument("--rate", type=float, help="of the long run; else 60 %% of the limit")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("numbered", parser)
     lacking = why_not()
     if lacking:
         return cannot("numbered", lacking)

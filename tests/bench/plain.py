@@ -165,7 +165,7 @@ class Plain:
         return float(self.lib.plain_cpu_ns())
 
     def clock_ghz(self) -> float:
-        """The core's clock now."""
+        """The core's clock now, by multiplications that wait for each other, 3 cycles each."""
         return float(self.lib.plain_clock())
 
     def make_up(

@@ -11,9 +11,9 @@ as they can for the same time. Needs root and FreeRADIUS; all in namespaces of i
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +38,7 @@ from ops.settings import (
     Settings,
     Workers,
 )
+from tests.bench.results import Result, arguments, cannot
 from tests.netns.accounts import accounts_process
 from tests.netns.freeradius import SECRET, FreeRadius
 from tests.netns.spaces import ROOT, Keeper, Space, join
@@ -190,8 +191,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--flight", type=int, default=128)
     parser.add_argument("--sessions", type=int, default=4000)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = arguments("radius", parser)
+    lacking = "" if os.geteuid() == 0 else "needs root for network namespaces"
+    if shutil.which("freeradius") is None:
+        lacking = lacking or "freeradius is missing: apt-get install freeradius"
+    if lacking:
+        return cannot("radius", lacking)
     pair = Space(), Space()
     try:
         join(*pair, "192.0.2")
@@ -212,14 +217,11 @@ def main() -> int:
     finally:
         for space in pair:
             space.remove()
-    if args.json:
-        print(json.dumps(found))
-        return 0
+    result = Result("radius")
     for part, figures in found.items():
-        print(part)
-        for key, value in figures.items():
-            print(f"  {key:24} {value:>10}")
-    return 0 if not found["exchange"]["unanswered"] else 1
+        result.figure(part, **figures)
+    result.ratio("exchange: unanswered", found["exchange"]["unanswered"], at_most=0)
+    return result.finish(as_json=args.json)
 
 
 if __name__ == "__main__":

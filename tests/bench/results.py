@@ -7,6 +7,7 @@ invalid: something else was running, and our own figures mean as little as the y
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -15,9 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench import build
+
 SLACK: Final = 1.25
 # Zen 4 under KVM, two CPUs: family and model as in /proc/cpuinfo.
 REFERENCE: Final = ("AuthenticAMD", "25", "17")
+REFERENCE_NAME: Final = "an AMD EPYC (family 25 model 17, virtual)"
 NOT_VALID: Final = 3  # exit status of a run whose yardstick was too slow
 NOT_MET: Final = 1
 CANNOT: Final = 77
@@ -45,14 +49,20 @@ def like_reference() -> bool:
     return same and "hypervisor" in cpu.get("flags", "").split()
 
 
-def machine() -> dict[str, str | int | float]:
-    """The machine by name, so that a result can be told from another machine's."""
+def cpu_name() -> str:
+    """The CPU by name; virtual ones are told apart by family and model only."""
     cpu = processor()
     name = cpu.get("model name", platform.machine())
     if "cpu family" in cpu:
         name += f" (family {cpu['cpu family']} model {cpu.get('model', '?')})"
+    return name
+
+
+def machine() -> dict[str, str | int | float]:
+    """The machine by name, so that a result can be told from another machine's."""
+    cpu = processor()
     return {
-        "cpu": name,
+        "cpu": cpu_name(),
         "cpus": os.cpu_count() or 1,
         "virtual": "hypervisor" in cpu.get("flags", "").split(),
         "kernel": platform.release(),
@@ -89,7 +99,10 @@ class Result:
     def yardstick(self, name: str, value: float, reference: float) -> None:
         """Hold a yardstick against what such a machine gives; both in the same unit."""
         if not like_reference():
-            text = "no reference figures for this kind of machine: yardsticks are not judged"
+            text = (
+                f"yardsticks are not judged: the reference figures of LIMITS.md are of "
+                f"{REFERENCE_NAME}, this CPU is another, {cpu_name()}"
+            )
             if text not in self.notes:
                 self.notes.append(text)
         elif value > reference * SLACK:
@@ -137,10 +150,22 @@ class Result:
 
     def finish(self, *, as_json: bool, figures: bool = True) -> int:
         """Print, and the exit status: 0, 1 a goal was missed, 3 the run does not count."""
+        if stale := build.why_stale():
+            self.invalid.append(stale)
         print(json.dumps(self.as_dict()) if as_json else self.table(figures=figures), flush=True)
         if self.invalid:
             return NOT_VALID
         return 0 if all(self.met.values()) else NOT_MET
+
+
+def arguments(bench: str, parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line of every bench, `--json` with it; no return where the compiled modules
+    are not those of the sources: what would be measured is something else."""
+    parser.add_argument("--json", action="store_true", help="one object, on one line")
+    words = parser.parse_args()
+    if stale := build.why_stale():
+        sys.exit(cannot(bench, stale))
+    return words
 
 
 def cannot(bench: str, why: str) -> int:

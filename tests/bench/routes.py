@@ -10,7 +10,7 @@ as it does for those of sessions that come up. Needs root; in a namespace of its
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import statistics
 import sys
 import time
@@ -19,6 +19,7 @@ import msgpack
 
 from ops.netops_client import BATCH
 from ops.networks import network
+from tests.bench.results import Result, arguments, cannot
 from tests.netns.spaces import Space, wait_for
 from tests.netns.test_netops import CONF, Bench, nets, routes_of_sessions
 
@@ -58,8 +59,9 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("routes", parser)
+    if os.geteuid() != 0:
+        return cannot("routes", "needs root for network namespaces")
     space = Space()
     bench = Bench(space, CONF, sessions=SESSIONS)
     try:
@@ -69,19 +71,12 @@ def main() -> int:
     finally:
         bench.close()
         space.remove()
-    row = {
-        "bench": "routes",
-        "routes": len(wanted),
-        "restart_s": round(statistics.median(restarts), 3),
-        "restart_worst_s": round(max(restarts), 3),
-        "asked_s": round(statistics.median(times), 3),
-        "goal_s": GOAL_S,
-    }
-    if words.json:
-        print(json.dumps(row))
-    else:
-        print(*(f"{name:16} {value}" for name, value in row.items()), sep="\n")
-    return 0 if max(restarts) <= GOAL_S else 1
+    result = Result("routes")
+    result.figure("routes", count=len(wanted))
+    result.figure("restart", median_s=statistics.median(restarts), worst_s=max(restarts))
+    result.figure("asked", median_s=statistics.median(times), worst_s=max(times))
+    result.ratio("routes: restart, worst s", max(restarts), at_most=GOAL_S)
+    return result.finish(as_json=words.json)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from ops.client.netns import NetnsError
 from ops.client.playground import WAN_SERVER, Playground, why_not
 from tests.bench import rig
 from tests.bench.plain import STRIDE, SUPER, Burst, Counts, Plain, sessions
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.bench.rig import OurServer, Wire
 
 CPUS: Final = (1, 0)  # of the first and the second worker, and so on by turns
@@ -231,8 +231,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15, help="of each kind")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("scaling", parser)
     lacking = why_not() or rig.why_not()
     if lacking:
         return cannot("scaling", lacking)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file, t
 from fastpath.census import Census
 from ops.ranges import format_address
 from ops.settings import Limits, Metrics, Pool
-from tests.bench.results import Result
+from tests.bench.results import Result, arguments
 from tests.ops.console.rig import Console, Shared, console, free_port, settings
 
 GOAL_MS: Final = 20.0
@@ -58,8 +58,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=50_000)
     parser.add_argument("--scrapes", type=int, default=50)
     parser.add_argument("--top", type=int, default=100, help="of the second run")
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("scrape", parser)
     shared = Shared(words.sessions)
     for i in range(words.sessions):
         shared.up(i, f"user{i}", format_address(FIRST + 256 + i), worker=i % 2)

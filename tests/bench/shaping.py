@@ -23,7 +23,7 @@ from ops.client.concentrator import Toml
 from ops.client.netns import NetnsError
 from ops.client.playground import why_not
 from ops.rates import UNLIMITED, format_rate, parse_rate
-from tests.bench.results import Result, cannot
+from tests.bench.results import Result, arguments, cannot
 from tests.netns import shaped
 
 RATES: Final = ("64k", "256k", "1M", "10M", "100M", "1G")
@@ -85,11 +85,10 @@ def ping(site: shaped.Site, result: Result) -> None:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one object")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each, medians count")
     parser.add_argument("--mppe", choices=("require", "deny"), default="deny")
     parser.add_argument("rates", nargs="*", metavar="RATE", help=f"default {' '.join(RATES)}")
-    words = parser.parse_args()
+    words = arguments("shaping", parser)
     lacking = why_not()
     if lacking:
         return cannot("shaping", lacking)

@@ -9,11 +9,17 @@ import socket
 import pytest
 
 from fastpath import mppe
-from tests.bench import report, results, rig
+from tests.bench import build, report, results, rig
 from tests.bench.plain import STRIDE, Burst, Counts, Plain, sessions
 from tests.bench.results import NOT_MET, NOT_VALID, Result
 
 SEED_SESSIONS = 2
+
+
+@pytest.fixture(autouse=True)
+def built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the times of this checkout's files: see test_build.py."""
+    monkeypatch.setattr(build, "why_stale", lambda: "")
 
 
 @pytest.fixture
@@ -70,7 +76,24 @@ def test_other_machines_yardsticks_are_not_judged(monkeypatch: pytest.MonkeyPatc
     result.yardstick("one", 1e9, 1.0)
     result.yardstick("two", 1e9, 1.0)
     assert not result.invalid
-    assert len(result.notes) == 1
+    (note,) = result.notes
+    assert "LIMITS.md are of an AMD EPYC" in note
+    assert note.endswith(results.cpu_name())
+
+
+def test_a_bench_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    result = Result("some")
+    result.figure("a row", ours_ns=1.0)
+    result.ratio("a row", 2.0, at_least=1.6)
+    result.note("two\nlines")
+    result.finish(as_json=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert {"figures", "ratios", "goals", "met", "machine", "valid"} <= set(json.loads(line))
+
+
+def test_the_clock_is_one_that_a_cpu_can_have(plain: Plain) -> None:
+    """Not several times as fast, as by additions that a CPU makes at rename."""
+    assert 0.2 < plain.clock_ghz() < 7.0
 
 
 def _rows(plain: Plain, *, encrypted: bool) -> list[bytes]:

@@ -32,7 +32,7 @@ from ops.client.playground import why_not
 from ops.settings import Gre, TunWrites
 from tests.bench import rig
 from tests.bench.plain import STRIDE, SUPER, Burst, Counts, Plain, sessions
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.bench.rig import OurServer, PlainServer, Wire
 from tests.bench.ways import WAYS
 
@@ -274,8 +274,7 @@ def main() -> int:
         default="auto",
         help=f"I/O of ours ({', '.join(WAYS)}); more by commas are measured beside the first",
     )
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("whole", parser)
     lacking = why_not() or rig.why_not()
     if lacking:
         return cannot("whole", lacking)

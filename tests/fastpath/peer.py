@@ -25,6 +25,7 @@ SERVER, PEER, STRANGER = f"{NET}.1", f"{NET}.2", f"{NET}.9"
 INNER = 0x0A630105
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 VNET = struct.Struct("=BBHHHH")
+writes = "plain"  # gre.tun_writes; conftest.py's each_way has the others, too
 
 
 def number(address: str) -> int:
@@ -98,6 +99,7 @@ class Peer:
     generation: int = 0
     call_id: int = 640
     peer_call_id: int = 0
+    inner: int = INNER
     seq: int = 0
     inbox: list[tuple[int, int | None, int | None, bytes]] = field(default_factory=list)
     seen: list[tuple[int, int, int, bytes]] = field(default_factory=list)
@@ -199,7 +201,7 @@ class Peer:
             self.engine.set_mppe(self.index, self.generation, bits, rx, False, bits, tx, False)
         self.table.set_link(
             self.index,
-            address=INNER,
+            address=self.inner,
             local=0x0A630001,
             mtu=mtu,
             mru=1400,
@@ -222,11 +224,16 @@ class Peer:
 
 @contextmanager
 def running(
-    table: Table | None = None, *, waiting: Sequence[bytes] = (), **options: int
+    table: Table | None = None,
+    *,
+    waiting: Sequence[bytes] = (),
+    arrived: Sequence[bytes] = (),
+    **options: int,
 ) -> Iterator[Peer]:
     """An engine with its thread, on a new table or on a predecessor's.
 
-    `waiting`: what its TUN holds already, virtio header first.
+    `waiting`: what its TUN holds already, virtio header first. `arrived`: what its GRE socket
+    does, without the outer header.
     """
     if table is None:
         fd = os.memfd_create("table")
@@ -239,8 +246,11 @@ def running(
     ours.setblocking(False)
     theirs.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)
     sockets[1].setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+    sockets[0].setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     for octets in waiting:
         theirs.send(octets)
+    for octets in arrived:
+        sockets[1].sendto(octets, (SERVER, 0))
     made = engine.Engine(
         table,
         0,
@@ -249,7 +259,7 @@ def running(
         raw_fd=sockets[0].fileno(),
         tun_fd=ours.fileno(),
         packet_mode=False,
-        writes=os.environ.get("PPTPCON_TEST_WRITES", "plain"),
+        writes=writes,
         **options,  # type: ignore[arg-type]
     )
     thread = threading.Thread(target=made.run, daemon=True)

@@ -6,10 +6,13 @@ import dataclasses
 import socket
 import time
 
+import pytest
+
 from fastpath import engine, gre
 from fastpath.layout import Table
 from tests.fastpath.peer import INNER, VNET, Peer, running, tcp, udp
 
+pytestmark = pytest.mark.usefixtures("each_way")
 SEGMENTS = 40
 SIZE = 1360
 HOST = 0x0A000001

@@ -17,6 +17,7 @@ from workers.ppp.mppe_twin import Decryptor, Encryptor
 
 pytestmark = [
     pytest.mark.netns,
+    pytest.mark.usefixtures("each_way"),
     pytest.mark.skipif(
         os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
     ),
@@ -116,6 +117,7 @@ def test_clear_data_both_ways() -> None:
         assert (s.tx_packets, s.tx_bytes) == (1, len(back))
 
 
+@pytest.mark.usefixtures("each_kernel")
 @pytest.mark.parametrize("bits", [40, 56, 128])
 def test_encrypted_both_ways(bits: int) -> None:
     rx, tx = (RX, TX) if bits == 128 else (RX[:8], TX[:8])
@@ -132,6 +134,7 @@ def test_encrypted_both_ways(bits: int) -> None:
             assert theirs.open(p.data()) == packet
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_gap_late_clear_and_wrap_of_the_coherency_count() -> None:
     with running(reorder_depth=0) as p:
         p.install()
@@ -309,6 +312,61 @@ def test_super_packet_becomes_segments() -> None:
         assert got == data
 
 
+def test_a_super_packet_over_the_sessions_mtu_becomes_smaller_segments() -> None:
+    """What both ends agreed on is not always what the session carries: no ICMP, no loss."""
+    with running() as p:
+        p.install()
+        p.up(mtu=600)
+        data = os.urandom(4000)
+        p.to_tun(tcp(HOST, INNER, data, seq=77, flags=0x18), (1, 1, 40, 1360, 20, 16))
+        got = b""
+        while len(got) < len(data):
+            packet = p.data()[4:]
+            assert len(packet) <= 600
+            assert struct.unpack(">I", packet[24:28])[0] == 77 + len(got)
+            pseudo = struct.pack(">IIBBH", HOST, INNER, 0, 6, len(packet) - 20)
+            assert ip_sum(packet[:20]) == 0 == ip_sum(pseudo + packet[20:])
+            got += packet[40:]
+        assert got == data
+        assert p.count("drop_tx_too_big") == 0
+
+
+def uso(size: int, df: bool) -> bytes:
+    """Three datagrams in one read."""
+    head = struct.pack(">HHHH", 1000, 2000, 8 + 3 * size, 0)
+    return lab.ipv4(HOST, INNER, head + bytes(range(250)) * (3 * size // 250), df=df)
+
+
+@pytest.mark.parametrize("df", [False, True])
+def test_datagrams_in_one_read_are_sent_one_by_one(df: bool) -> None:
+    with running() as p:
+        p.install()
+        p.up(mtu=1400)
+        p.to_tun(uso(1000, df), (1, 5, 28, 1000, 20, 6))
+        for _ in range(3):
+            packet = p.data()[4:]
+            assert len(packet) == 1028
+            pseudo = struct.pack(">IIBBH", HOST, INNER, 0, 17, 1008)
+            assert ip_sum(packet[:20]) == 0 == ip_sum(pseudo + packet[20:])
+            assert packet[28:] == bytes(range(250)) * 4
+        assert p.count("tun_rx_packets") == 3
+
+
+def test_datagrams_in_one_read_over_the_mtu() -> None:
+    """With DF one ICMP for all of them, with the session's MTU; without it, fragments."""
+    with running() as p:
+        p.install()
+        p.up(mtu=600)
+        p.to_tun(uso(1000, True), (1, 5, 28, 1000, 20, 6))
+        icmp = p.from_tun()[1]
+        assert icmp[20:22] == b"\x03\x04"
+        assert struct.unpack(">H", icmp[26:28])[0] == 600
+        assert p.wait_count("drop_tx_too_big", 3) == 3
+        p.to_tun(uso(1000, False), (1, 5, 28, 1000, 20, 6))
+        sizes = [len(p.data()[4:]) for _ in range(6)]
+        assert sizes == [596, 452] * 3
+
+
 def test_segments_become_a_super_packet() -> None:
     with running(reorder_timeout_ms=1000) as p:
         p.install()
@@ -405,6 +463,7 @@ def test_lcp_echo_is_answered_and_sent() -> None:
         assert p.count("lcp_echo_timeouts") == 1
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_a_successor_goes_on_where_the_record_says() -> None:
     with running() as p:
         p.install()
@@ -496,6 +555,7 @@ def stateful_up(p: lab.Peer, bits: int) -> tuple[Encryptor, Decryptor]:
     return Encryptor(rx, bits, True), Decryptor(tx, bits, True)
 
 
+@pytest.mark.usefixtures("each_kernel")
 @pytest.mark.parametrize("bits", [40, 128])
 def test_stateful_over_several_key_changes(bits: int) -> None:
     with running() as p:
@@ -510,6 +570,7 @@ def test_stateful_over_several_key_changes(bits: int) -> None:
         assert p.count("mppe_resets_sent") == 0
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_stateful_loss_is_mended_by_one_reset() -> None:
     with running(reorder_depth=0) as p:
         ours, theirs = stateful_up(p, 128)
@@ -549,6 +610,7 @@ def test_stateful_loss_is_mended_by_one_reset() -> None:
             assert theirs.decrypt(sealed).plain[2:] == answer
 
 
+@pytest.mark.usefixtures("each_kernel")
 def test_stateful_successor_begins_anew() -> None:
     with running() as p:
         ours, theirs = stateful_up(p, 128)

@@ -13,6 +13,7 @@ from workers.filters import Filter, Network, number_of, pack, parse_rule
 
 pytestmark = [
     pytest.mark.netns,
+    pytest.mark.usefixtures("each_way"),
     pytest.mark.skipif(
         os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
     ),

@@ -16,6 +16,7 @@ from tests.fastpath.test_engine import HOST, RX, TX, Cipher
 
 pytestmark = [
     pytest.mark.netns,
+    pytest.mark.usefixtures("each_way"),
     pytest.mark.skipif(
         os.geteuid() != 0 and not os.environ.get("CI"), reason="raw sockets need root"
     ),

@@ -199,6 +199,7 @@ class Field:
     users: dict[str, str] = field(default_factory=dict)
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
     canaries: int = 1
+    silent: int = 0  # of these: without pings, nothing but LCP
     callers: list[Caller] = field(default_factory=list)
     _spoofer: socket.socket | None = None
 
@@ -242,7 +243,8 @@ class Field:
         while len([e for e in self.canary_events if e["event"] == "up"]) < self.canaries:
             assert time.monotonic() < until, (self.canary_events, child.tail())
             self.canary_events += [line for _, line in self._lines.read(0.2)]
-        self.canary_addresses = [e["address"] for e in self.canary_events if e["event"] == "up"]
+        addresses = [e["address"] for e in self.canary_events if e["event"] == "up"]
+        self.canary_addresses = addresses[self.silent :]
         return child
 
     def _start_ping(self) -> list[Child]:

@@ -336,6 +336,15 @@ def both_ways(
 
 def download(site: Site, address: str, octets: int) -> float:
     """A TCP download through the tunnel, compared by its SHA-256; the seconds it took."""
+    return _transfer(site, address, octets, up=False)
+
+
+def upload(site: Site, address: str, octets: int) -> float:
+    """The same the other way."""
+    return _transfer(site, address, octets, up=True)
+
+
+def _transfer(site: Site, address: str, octets: int, *, up: bool) -> float:
     data = random.Random(octets).randbytes(octets)
     listener = bound(site.server, socket.SOCK_STREAM, LOCAL)
     listener.listen(1)
@@ -344,20 +353,27 @@ def download(site: Site, address: str, octets: int) -> float:
     sock.settimeout(60)
     found = hashlib.sha256()
 
+    def say(connection: socket.socket) -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+
+    def hear(connection: socket.socket) -> None:
+        while part := connection.recv(1 << 16):
+            found.update(part)
+
     def serve() -> None:
         peer, _ = listener.accept()
         with peer:
             peer.settimeout(60)
-            peer.sendall(data)
+            (hear if up else say)(peer)
 
-    def fetch() -> None:
+    def connect() -> None:
         sock.connect(listener.getsockname())
-        while part := sock.recv(1 << 16):
-            found.update(part)
+        (say if up else hear)(sock)
 
     began = time.monotonic()
     with listener, sock:
-        run(serve, fetch)
+        run(serve, connect)
     assert found.digest() == hashlib.sha256(data).digest()
     return time.monotonic() - began
 
