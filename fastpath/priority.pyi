@@ -10,6 +10,4 @@ class Turns:
     def ahead(self) -> bool: ...  # it has the priority now
     def sleeps(self, ns: int) -> None: ...  # after the last turn
     # At the begin of a round; `refused`: the kernel does not do it. "nap": 0.2 ms.
-    def turn(
-        self, now: int, *, refused: bool = False
-    ) -> Literal["", "give up", "take", "nap"]: ...
+    def turn(self, now: int, *, refused: bool = False) -> Literal["", "give up", "take", "nap"]: ...

@@ -329,7 +329,8 @@ cdef inline bint udp_sum_right(const uint8_t *ip, uint32_t n) noexcept nogil:
 
 
 cdef void _put_udp(writer *w, record *owner, uint8_t *ip, uint32_t n) noexcept nogil:
-    """A datagram with ports, ip[0] is 0x45. Of one flow, equal sizes are held; a shorter one ends it."""
+    """A datagram with ports, ip[0] is 0x45. Of one flow, equal sizes are held; a shorter one
+    ends it."""
     cdef uint8_t *udp = ip + 20
     cdef flow *f = NULL
     cdef uint32_t i, payload = n - 28
