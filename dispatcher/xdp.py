@@ -87,7 +87,7 @@ def send_queues(name: str) -> int:
             fcntl.ioctl(sock, SIOCETHTOOL, request)
         except OSError:
             return 1
-    *_, send, _other, combined = struct.unpack("=9I", room.raw)
+    send, combined = map(int, struct.unpack("=24xI4xI", room.raw))
     return max(1, min(send + combined, MAX_UNITS))
 
 

@@ -318,3 +318,98 @@ cdef void umem_put(umem *u, uint32_t at, const uint8_t *data, uint32_t size) noe
     store_release_32(&u.notes.put, at + 1)
     fence_release()
     u.busy[d.address // XSK_FRAME - u.receive_frames] = SEND_BUSY
+
+
+# -- for tests
+
+cdef size_t _region(xsk_ring *r, uint8_t *base, size_t at, uint32_t entries,
+                    uint32_t size) noexcept:
+    r.producer = <uint32_t *>(base + at)
+    r.consumer = <uint32_t *>(base + at + 64)
+    r.entries = base + at + 128
+    r.mask = entries - 1
+    return at + 128 + <size_t>entries * size
+
+
+cdef class Umem:
+    """See umem.pyi."""
+
+    cdef umem u
+    cdef uint8_t *rings
+    cdef size_t size
+
+    def __cinit__(self, int memory, int rings, size_t size, uint32_t frames, uint32_t ring,
+                  uint32_t senders, uint32_t workers, uint32_t worker, uint32_t done):
+        cdef size_t at
+        cdef uint8_t *base = <uint8_t *>umem_map(memory, umem_size(frames, senders, workers))
+        self.size = size
+        self.rings = <uint8_t *>umem_map(rings, size)
+        if base == NULL or self.rings == NULL:
+            raise MemoryError
+        umem_lay(&self.u, base, frames, senders, worker, workers, worker)
+        at = _region(&self.u.fill, self.rings, 0, frames, 8)
+        at = _region(&self.u.done, self.rings, at, done, 8)
+        at += worker * (256 + (ring + XSK_SEND) * sizeof(xsk_desc))
+        at = _region(&self.u.rx, self.rings, at, ring, sizeof(xsk_desc))
+        at = _region(&self.u.tx, self.rings, at, XSK_SEND, sizeof(xsk_desc))
+        self.u.free = <uint32_t *>malloc(XSK_SEND * sizeof(uint32_t))
+        if at > size or self.u.free == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.u.free)
+        umem_unmap(self.rings, self.size)
+        umem_unmap(self.u.base, self.u.size)
+
+    @property
+    def in_hand(self):
+        return self.u.notes.n
+
+    @property
+    def free(self):
+        cdef uint32_t i
+        return [self.u.free[i] for i in range(self.u.n_free)]
+
+    def mend(self):
+        return umem_mend(&self.u) and umem_mend_send(&self.u)
+
+    def take(self, uint32_t most):
+        return self._take(min(most, XSK_HAND))
+
+    cdef uint32_t _take(self, uint32_t most) noexcept nogil:
+        cdef uint8_t *at[XSK_HAND]
+        cdef uint32_t size_of[XSK_HAND]
+        return umem_take(&self.u, most, at, size_of)
+
+    def give(self, bint patient=False):
+        return umem_give(&self.u, patient)
+
+    def put(self, uint32_t most):
+        return self._put(most)
+
+    cdef uint32_t _put(self, uint32_t most) noexcept nogil:
+        cdef uint32_t n = 0
+        cdef uint8_t *data
+        umem_reap(&self.u)
+        while n < most:
+            data = umem_frame(&self.u)
+            if data == NULL:
+                break
+            umem_put(&self.u, n, data, 60)
+            n += 1
+        return n
+
+    def hand_over(self, uint32_t n):
+        store_release_32(self.u.tx.producer, self.u.tx.producer[0] + n)
+
+    def reap(self):
+        umem_reap(&self.u)
+
+    def run(self, uint32_t batch):
+        cdef uint32_t n
+        with nogil:
+            while True:
+                self._take(batch)
+                umem_give(&self.u, False)
+                n = self._put(batch)
+                store_release_32(self.u.tx.producer, self.u.tx.producer[0] + n)
