@@ -46,7 +46,7 @@ class GreSockets:
     @property
     def sends(self) -> str:
         """The way out."""
-        if self.xdp is not None and any(u.send_frames for own in self.xdp.units for u in own):
+        if self.xdp is not None and self.xdp.sends:
             return "xdp"
         return "packet" if self.hop else "raw"
 
@@ -60,8 +60,8 @@ class GreSockets:
         if self.hop:
             fds["hop"] = self.hop[worker].fileno()
         if self.xdp is not None:
-            units = self.xdp.units[worker]
-            fds["xdp"] = [fd for unit in units for fd in (unit.sock.fileno(), unit.memory)]
+            units = self.xdp.units(worker)
+            fds["xdp"] = [fd for unit in units for fd in (unit.sock.fileno(), unit.queue.memory)]
             extra["xdp"] = [unit.told() for unit in units]
             if self.xdp.calls >= 0:
                 fds["xdp_calls"] = self.xdp.calls
@@ -139,10 +139,9 @@ def _xdp(
     receive, send = gre.mode == "xdp", gre.send == "xdp"
     reason, against = "configured", ""
     if gre.mode == "auto" or gre.send == "auto":
-        against = xdp_fit.why_not_on(gre.interface)
+        against = xdp_fit.why_not_on(gre.interface, workers)
     if gre.mode == "auto":
-        other = f"{workers} workers" if workers > 1 else passed.ring_receive
-        receive, reason = _weigh(against, other)
+        receive, reason = _weigh(against, passed.ring_receive)
     if gre.send == "auto" and packet_send:
         # Sending alone by rings makes downloads cheaper and acknowledgements dearer.
         alone = "" if receive else "GRE is not received by it"

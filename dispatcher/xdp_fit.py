@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,13 +20,15 @@ from typing import Final
 from dispatcher import xdp
 
 MEASURED: Final = frozenset({"veth"})  # drivers: tests/bench/RESULTS.md
+# Since then the kernel keeps apart what sockets that share a queue's frames do at once: before 6.15
+# they may receive into each other's frames, and from 6.6 on lose some that were sent from.
+SHARES: Final = (6, 18)
 # Queueing disciplines that shape nothing and drop nothing while the device keeps up.
 PLAIN: Final = frozenset({"noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo", "bfifo"})
 RTM_NEWQDISC, RTM_GETQDISC = 36, 38
 NLM_F_DUMP: Final = 0x301
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 TCA_KIND: Final = 1
-SIOCETHTOOL: Final = 0x8946
 ETHTOOL_GDRVINFO: Final = 3
 DRVINFO_SIZE: Final = 196
 NLMSG: Final = Struct("=IHHII")
@@ -39,7 +42,7 @@ def driver(name: str) -> str:
     request = struct.pack("=16sQ16x", name.encode(), addressof(room))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
-            fcntl.ioctl(sock, SIOCETHTOOL, request)
+            fcntl.ioctl(sock, xdp.SIOCETHTOOL, request)
         except OSError:
             return ""
     return room.raw[4:36].split(b"\0")[0].decode("ascii", "replace")
@@ -81,7 +84,13 @@ def _kind(data: bytes) -> str:
     return "?"
 
 
-def why_not_on(name: str) -> str:
+def kernel() -> tuple[int, int]:
+    """Its version; (0, 0) if it can't be told."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def why_not_on(name: str, workers: int) -> str:
     """What speaks against AF_XDP on the device of gre.interface; "" if nothing."""
     if not name:
         return "gre.interface is not set"
@@ -92,6 +101,8 @@ def why_not_on(name: str) -> str:
     kind = driver(name)
     if kind not in MEASURED:
         return f'not measured with driver {kind or "unknown"}: try gre.mode and gre.send = "xdp"'
+    if workers > 1 and kernel() < SHARES:
+        return f"several workers share a queue well since Linux {SHARES[0]}.{SHARES[1]}"
     try:
         kinds = disciplines(where.ifindex)
     except OSError as e:

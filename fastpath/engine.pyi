@@ -1,6 +1,7 @@
 """The data thread of one worker: what its control thread may call."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from fastpath.layout import Table
 
@@ -19,8 +20,7 @@ EVENT_TRACED: int  # a frame of a session that is traced: fastpath/trace.pyx
 EVENT_RESUMED: int  # found up in the table at start (successor of a dead worker)
 EVENT_BOUND: int  # data: which of the record's bounds is reached, and its value: two uint64
 
-# (socket, memfd, interface index, its hardware address, frames to receive, to send)
-Ring = tuple[int, int, int, bytes, int, int]
+Ring = tuple[int, int, dict[str, Any]]  # socket, memfd, what dispatcher.umem.Unit.told says
 
 class EngineError(Exception): ...
 

@@ -119,8 +119,8 @@ cdef class Engine:
                 or not backlog_open(&path.behind) or not limits_open(path)):
             raise MemoryError
         xdp_open(&path.xdp, worker)
-        for fd, memory, ifindex, mac, receive_frames, send_frames in rings:
-            xdp_add(&path.xdp, fd, memory, ifindex, mac, receive_frames, send_frames)
+        for fd, memory, told in rings:
+            xdp_add(&path.xdp, fd, memory, told)
         if path.xdp.sender != NULL:
             output_frames(path)
         if calls_fd >= 0:

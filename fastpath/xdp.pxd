@@ -1,43 +1,18 @@
 # cython: language_level=3
 """AF_XDP sockets of a data thread: rings that it shares with the kernel (linux/if_xdp.h).
 
-A *unit* is a socket with its frames, which dispatcher.xdp made. Frames to receive into go
-round: fill ring, kernel, receive ring, here, fill ring. Frames to send from: here (`free`),
-send ring, kernel, completion ring, here. What is here would be lost with this process, so
-it is noted in memory that outlives it, behind the frames.
+A *unit* is a socket on one queue of a device, with the queue's frames, which dispatcher.xdp made.
+How workers share these, and what is left of one that died: umem.pxd.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+
+from fastpath.umem cimport XSK_HAND, umem
 
 cdef enum:
     XSK_MAX = 32
-    XSK_FRAME = 2048
-    XSK_HAND = 1024            # packets taken at once, at most
-    XSK_SEND = 2048            # frames to send from
-    XSK_ETHERNET = 14
     CALL_ENTRIES = 65536
-
-cdef struct xsk_ring:
-    uint32_t *producer
-    uint32_t *consumer
-    void *entries
-    uint32_t mask
-    void *map
-    size_t size
-
-cdef struct xsk_desc:          # struct xdp_desc
-    uint64_t address
-    uint32_t size
-    uint32_t options
-
-cdef struct xsk_state:         # shared with a successor; STATE_SIZE of dispatcher/xdp.py
-    uint32_t n                 # frames in hand, from the receive ring
-    uint32_t taken             # its consumer before they were taken
-    uint32_t fill              # the fill ring's producer then
-    uint32_t pad
-    uint64_t frames[XSK_HAND]
-    uint8_t busy[XSK_SEND]     # 1: in the send ring, or the kernel's
 
 cdef struct xsk:
     int fd
@@ -45,18 +20,7 @@ cdef struct xsk:
     bint sends
     uint32_t ifindex
     uint8_t mac[6]
-    uint8_t *base
-    size_t size
-    uint32_t receive_frames
-    uint32_t send_frames
-    xsk_state *state
-    xsk_ring rx
-    xsk_ring fill
-    xsk_ring tx
-    xsk_ring done
-    uint32_t *free
-    uint32_t n_free
-    bint leaks                 # some are busy that the kernel may not have
+    umem u
 
 cdef struct call_entry:        # of the program's map, at the call ID; dispatcher/xdp_program.py
     uint32_t peer              # network order, written last; 0: none
@@ -76,8 +40,7 @@ cdef struct xdp_way:
     uint32_t size_of[XSK_HAND]  # and octets from there
 
 cdef void xdp_open(xdp_way *w, uint32_t worker)
-cdef void xdp_add(xdp_way *w, int fd, int memory, uint32_t ifindex, bytes mac,
-                  uint32_t receive_frames, uint32_t send_frames) except *
+cdef void xdp_add(xdp_way *w, int fd, int memory, dict told) except *
 cdef void xdp_calls(xdp_way *w, int fd) except *
 cdef void xdp_close(xdp_way *w) noexcept nogil
 cdef void xdp_enter(xdp_way *w, uint32_t call, uint32_t peer, uint32_t here) noexcept nogil
@@ -95,7 +58,7 @@ cdef void xdp_gone(xdp_way *w, uint32_t unit) noexcept nogil
 
 cdef inline bint xdp_owns(xsk *u, const uint8_t *p) noexcept nogil:
     """Whether this lies in a frame to send from."""
-    return u.base <= p and p < u.base + u.size
+    return u.u.base <= p and p < u.u.base + u.u.size
 
 
 cdef inline void xdp_ethernet(xdp_way *w, uint8_t *p, const uint8_t *to) noexcept nogil:

@@ -6,10 +6,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from fastpath.umem cimport (
+    XSK_SEND, umem, umem_frame, umem_give, umem_lay, umem_mend, umem_mend_send, umem_put, umem_reap,
+    umem_size, umem_take, xsk_desc, xsk_ring)
+
 cdef extern from "atomics.h" nogil:
     uint32_t load_acquire_32(const uint32_t *p)
     void store_release_32(uint32_t *p, uint32_t v)
-    void fence_release()
 
 cdef extern from *:
     """
@@ -56,7 +59,6 @@ cdef extern from *:
         struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
         return ppoll(p, (nfds_t)n, &t, NULL);
     }
-    static inline void prefetch(const void *p) { __builtin_prefetch(p); }
     """
     int xsk_offsets(int fd, uint64_t *all)
     void *map_shared(int fd, size_t size, uint64_t offset)
@@ -68,11 +70,9 @@ cdef extern from *:
         short revents
     int poll_many(pollfd *p, int n, uint64_t ns) nogil
     short POLLIN, POLLERR, POLLNVAL
-    void prefetch(const void *p) nogil
     uint64_t XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING
     uint64_t XDP_UMEM_PGOFF_FILL_RING, XDP_UMEM_PGOFF_COMPLETION_RING
 
-assert sizeof(xsk_state) <= 12288, sizeof(xsk_state)
 assert sizeof(call_entry) == 16 and sizeof(xsk_desc) == 16
 
 
@@ -95,46 +95,57 @@ cdef void _ring(xsk_ring *r, int fd, uint64_t *offsets, uint64_t where, uint32_t
     r.mask = entries - 1
 
 
-cdef void xdp_add(xdp_way *w, int fd, int memory, uint32_t ifindex, bytes mac,
-                  uint32_t receive_frames, uint32_t send_frames) except *:
-    """Map a unit and put right what a predecessor had in hand."""
-    cdef xsk *u
+cdef void xdp_add(xdp_way *w, int fd, int memory, dict told) except *:
+    """Map a unit, of which `told` is what dispatcher.umem.Unit.told says, and put right what a
+    predecessor had in hand."""
+    cdef xsk *x
+    cdef umem *u
     cdef uint64_t offsets[12]
-    for frames in (receive_frames, send_frames):
-        if frames & (frames - 1):
-            raise ValueError(f"{frames} frames: no power of two")
-    if w.n == XSK_MAX or len(mac) != 6 or send_frames > XSK_SEND:
+    cdef bytes mac = bytes.fromhex(told["mac"])
+    cdef uint32_t frames = told["frames"], ring = told["ring"], senders = told["senders"]
+    cdef uint32_t workers = told["workers"]
+    cdef uint8_t *base
+    if (w.n == XSK_MAX or len(mac) != 6 or w.worker >= workers or senders > workers
+            or ring & (ring - 1) or ring > frames):
         raise ValueError("no such unit")
-    u = &w.units[w.n]
-    memset(u, 0, sizeof(xsk))
-    w.n += 1
-    u.fd = fd
-    u.ifindex = ifindex
-    memcpy(u.mac, <const uint8_t *><const char *>mac, 6)
-    u.receive_frames = receive_frames
-    u.send_frames = send_frames
-    u.size = <size_t>(receive_frames + send_frames) * XSK_FRAME + 12288
-    u.base = <uint8_t *>map_shared(memory, u.size, 0)
-    if u.base == NULL:
+    x = &w.units[w.n]
+    memset(x, 0, sizeof(xsk))
+    base = <uint8_t *>map_shared(memory, umem_size(frames, senders, workers), 0)
+    if base == NULL:
         raise OSError(errno, "frames of an AF_XDP socket")
-    u.state = <xsk_state *>(u.base + u.size - 12288)
+    w.n += 1
+    x.fd = fd
+    x.ifindex = told["ifindex"]
+    memcpy(x.mac, <const uint8_t *><const char *>mac, 6)
+    u = &x.u
+    umem_lay(u, base, frames, senders, told["place"], workers, w.worker)
     if xsk_offsets(fd, offsets) < 0:
         raise OSError(errno, "an AF_XDP socket")
-    if receive_frames:
-        _ring(&u.rx, fd, offsets, XDP_PGOFF_RX_RING, receive_frames, sizeof(xsk_desc))
-        _ring(&u.fill, fd, offsets + 6, XDP_UMEM_PGOFF_FILL_RING, receive_frames, 8)
-        u.receives = w.receives = True
-        _mend(u)
-    if send_frames:
-        _ring(&u.tx, fd, offsets + 3, XDP_PGOFF_TX_RING, send_frames, sizeof(xsk_desc))
-        _ring(&u.done, fd, offsets + 9, XDP_UMEM_PGOFF_COMPLETION_RING, send_frames, 8)
-        u.free = <uint32_t *>malloc(send_frames * sizeof(uint32_t))
+    if ring:
+        _ring(&u.rx, fd, offsets, XDP_PGOFF_RX_RING, ring, sizeof(xsk_desc))
+        _ring(&u.fill, fd, offsets + 6, XDP_UMEM_PGOFF_FILL_RING, _power(frames), 8)
+        if not umem_mend(u):
+            raise OSError(EBUSY, "the fill ring of an AF_XDP socket")
+        x.receives = w.receives = True
+    if u.send_frames:
+        _ring(&u.tx, fd, offsets + 3, XDP_PGOFF_TX_RING, XSK_SEND, sizeof(xsk_desc))
+        _ring(&u.done, fd, offsets + 9, XDP_UMEM_PGOFF_COMPLETION_RING, _power(senders * XSK_SEND),
+              8)
+        u.free = <uint32_t *>malloc(XSK_SEND * sizeof(uint32_t))
         if u.free == NULL:
             raise MemoryError
-        u.sends = True
+        if not umem_mend_send(u):
+            raise OSError(EBUSY, "the completion ring of an AF_XDP socket")
+        x.sends = True
         if w.sender == NULL:
-            w.sender = u
-        _mend_send(u)
+            w.sender = x
+        if u.tx.producer[0] != load_acquire_32(u.tx.consumer):
+            kick(fd)
+
+
+cdef uint32_t _power(uint32_t n):
+    """The power of two that is not less."""
+    return 1 << (int(n) - 1).bit_length()
 
 
 cdef void xdp_calls(xdp_way *w, int fd) except *:
@@ -150,9 +161,9 @@ cdef void xdp_calls(xdp_way *w, int fd) except *:
 
 cdef void xdp_close(xdp_way *w) noexcept nogil:
     cdef uint32_t i
-    cdef xsk *u
+    cdef umem *u
     for i in range(w.n):
-        u = &w.units[i]
+        u = &w.units[i].u
         unmap(u.rx.map, u.rx.size)
         unmap(u.fill.map, u.fill.size)
         unmap(u.tx.map, u.tx.size)
@@ -183,137 +194,48 @@ cdef void xdp_leave(xdp_way *w, uint32_t call) noexcept nogil:
 # -- receiving
 
 cdef uint32_t xdp_take(xdp_way *w, uint32_t most) noexcept nogil:
-    """Packets of all units, up to so many; theirs until `xdp_give_back`.
-
-    A process that dies meanwhile loses these, as it would what it had read from a socket:
-    they are out of the ring before anything is done with them.
-    """
-    cdef uint32_t got = 0, n, first, i, k
-    cdef xsk *u
-    cdef xsk_desc *d
+    """Packets of all units, up to so many; theirs until `xdp_give_back`."""
+    cdef uint32_t got = 0, k
+    cdef xsk *x
     if most > XSK_HAND:
         most = XSK_HAND
     w.turn += 1
     for k in range(w.n):
         if got == most:
             break
-        u = &w.units[(w.turn + k) % w.n]
-        if not u.receives:
-            continue
-        first = u.rx.consumer[0]
-        n = load_acquire_32(u.rx.producer) - first
-        if n == 0:
-            continue
-        if n > most - got:
-            n = most - got
-        for i in range(n):
-            d = <xsk_desc *>u.rx.entries + ((first + i) & u.rx.mask)
-            u.state.frames[i] = d.address & ~<uint64_t>(XSK_FRAME - 1)
-            w.at[got] = u.base + d.address + XSK_ETHERNET
-            w.size_of[got] = d.size - XSK_ETHERNET
-            # The kernel may have written it on another CPU: headers, and the inner ones.
-            prefetch(w.at[got])
-            prefetch(w.at[got] + 64)
-            got += 1
-        u.state.taken = first
-        u.state.fill = u.fill.producer[0]
-        fence_release()
-        u.state.n = n
-        store_release_32(u.rx.consumer, first + n)
+        x = &w.units[(w.turn + k) % w.n]
+        if x.receives:
+            got += umem_take(&x.u, most - got, &w.at[got], &w.size_of[got])
     return got
 
 
 cdef void xdp_give_back(xdp_way *w) noexcept nogil:
-    """All packets taken are done with."""
+    """All packets taken are done with. Where another worker is just giving back its own, ours
+    stay in hand until the next time."""
     cdef uint32_t k
     for k in range(w.n):
-        if w.units[k].receives and w.units[k].state.n:
-            _refill(&w.units[k])
-
-
-cdef void _refill(xsk *u) noexcept nogil:
-    cdef uint64_t *entries = <uint64_t *>u.fill.entries
-    cdef uint32_t at = u.state.fill, i, n = u.state.n
-    for i in range(n):
-        entries[(at + i) & u.fill.mask] = u.state.frames[i]
-    store_release_32(u.fill.producer, at + n)
-    u.state.n = 0
-
-
-cdef void _mend(xsk *u) noexcept nogil:
-    """What a predecessor had taken goes back, unless it did that, or had not taken it yet."""
-    if u.state.n == 0:
-        return
-    if u.rx.consumer[0] == u.state.taken or u.fill.producer[0] != u.state.fill:
-        u.state.n = 0
-    else:
-        _refill(u)
+        if w.units[k].receives:
+            umem_give(&w.units[k].u, False)
 
 
 # -- sending
 
-cdef void _reap(xsk *u) noexcept nogil:
-    """Frames that the kernel is done with."""
-    cdef uint64_t *entries = <uint64_t *>u.done.entries
-    cdef uint32_t at = u.done.consumer[0], end = load_acquire_32(u.done.producer), f, first = at
-    while at != end:
-        f = <uint32_t>(entries[at & u.done.mask] // XSK_FRAME) - u.receive_frames
-        u.state.busy[f] = 0
-        u.free[u.n_free] = f
-        u.n_free += 1
-        at += 1
-    if at != first:
-        store_release_32(u.done.consumer, at)
-    if u.leaks and at == u.tx.producer[0]:
-        u.leaks = False
-        for f in range(u.send_frames):
-            if u.state.busy[f]:
-                u.state.busy[f] = 0
-                u.free[u.n_free] = f
-                u.n_free += 1
-
-
-cdef void _mend_send(xsk *u) noexcept nogil:
-    """A predecessor may have filled frames it never sent; sent ones come back by themselves."""
-    cdef uint32_t f
-    for f in range(u.send_frames):
-        if u.state.busy[f]:
-            u.leaks = True
-        else:
-            u.free[u.n_free] = f
-            u.n_free += 1
-    if u.tx.producer[0] != load_acquire_32(u.tx.consumer):
-        kick(u.fd)
-    _reap(u)
-
-
 cdef uint8_t *xdp_frame(xdp_way *w) noexcept nogil:
     """A free frame to send from; NULL if there is none. Not sent, it stays the caller's."""
-    cdef xsk *u = w.sender
-    if u.n_free == 0:
-        _reap(u)
-        if u.n_free == 0:
-            return NULL
-    u.n_free -= 1
-    return u.base + <size_t>(u.receive_frames + u.free[u.n_free]) * XSK_FRAME
+    return umem_frame(&w.sender.u)
 
 
 cdef uint32_t xdp_room(xdp_way *w) noexcept nogil:
     """So many frames may be sent now: each is replaced by a free one."""
     if w.sender == NULL or not w.sender.sends:
         return 0
-    _reap(w.sender)
-    return w.sender.n_free
+    umem_reap(&w.sender.u)
+    return w.sender.u.n_free
 
 
 cdef void xdp_put(xdp_way *w, uint32_t at, const uint8_t *data, uint32_t size) noexcept nogil:
     """The packet number `at` of the next `xdp_send`; `data` lies in a frame of ours."""
-    cdef xsk *u = w.sender
-    cdef xsk_desc *d = <xsk_desc *>u.tx.entries + ((u.tx.producer[0] + at) & u.tx.mask)
-    d.address = <uint64_t>(data - u.base)
-    d.size = size
-    d.options = 0
-    u.state.busy[d.address // XSK_FRAME - u.receive_frames] = 1
+    umem_put(&w.sender.u, at, data, size)
 
 
 cdef bint xdp_send(xdp_way *w, uint32_t n) noexcept nogil:
@@ -322,15 +244,15 @@ cdef bint xdp_send(xdp_way *w, uint32_t n) noexcept nogil:
     What it can't send yet stays in the ring, in order. False: it never will, the device has
     gone; `xdp_unsent` says how many of the last ones did not leave.
     """
-    cdef xsk *u = w.sender
+    cdef xsk *x = w.sender
     cdef uint32_t left, before
     if n:
-        store_release_32(u.tx.producer, u.tx.producer[0] + n)
+        store_release_32(x.u.tx.producer, x.u.tx.producer[0] + n)
     left = xdp_unsent(w)
     while left:
         before = left
-        if kick(u.fd) < 0 and errno not in (EAGAIN, EBUSY, EINTR, ENOBUFS, ENOMEM, ENETDOWN):
-            u.sends = False
+        if kick(x.fd) < 0 and errno not in (EAGAIN, EBUSY, EINTR, ENOBUFS, ENOMEM, ENETDOWN):
+            x.sends = False
             return False
         left = xdp_unsent(w)
         if left == before:
@@ -339,7 +261,7 @@ cdef bint xdp_send(xdp_way *w, uint32_t n) noexcept nogil:
 
 
 cdef uint32_t xdp_unsent(xdp_way *w) noexcept nogil:
-    cdef xsk *u = w.sender
+    cdef umem *u = &w.sender.u
     return u.tx.producer[0] - load_acquire_32(u.tx.consumer)
 
 
@@ -354,6 +276,8 @@ cdef int xdp_wait(xdp_way *w, int a, int b, int c, uint64_t ns, int *ready) noex
     p[2].fd = c
     for k in range(w.n):
         if w.units[k].receives:
+            if not umem_give(&w.units[k].u, True) and ns > 1000000:
+                ns = 1000000   # who has the lock may be dead or stopped: tried again
             unit[n] = k
             p[n].fd = w.units[k].fd
             n += 1

@@ -42,13 +42,7 @@ def rings(started: boot.Boot) -> list[Ring]:
     """The AF_XDP sockets among the inherited descriptors."""
     fds = started.fds.get("xdp", [])
     told = started.extra.get("xdp", [])
-    return [
-        (
-            *(fds[2 * i], fds[2 * i + 1], unit["ifindex"], bytes.fromhex(unit["mac"])),
-            *(unit["receive_frames"], unit["send_frames"]),
-        )
-        for i, unit in enumerate(told)
-    ]
+    return [(fds[2 * i], fds[2 * i + 1], unit) for i, unit in enumerate(told)]
 
 
 def make_engine(started: boot.Boot, table: Table) -> Engine:

@@ -75,7 +75,7 @@ class Host:
     @cached_property
     def rings(self) -> str:
         """What speaks against AF_XDP here: see dispatcher.xdp_fit."""
-        return xdp_fit.why_not_on(self.settings.gre.interface)
+        return xdp_fit.why_not_on(self.settings.gre.interface, self.workers)
 
     @cached_property
     def workers(self) -> int:

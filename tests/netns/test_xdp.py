@@ -236,16 +236,16 @@ def test_whether_it_is_for_a_device(pair: Pair) -> None:
     with server.inside():
         assert xdp_fit.driver(name) == "veth"
         assert xdp_fit.disciplines(socket.if_nametoindex(name)) == ["noqueue"]
-        assert xdp_fit.why_not_on(name) == ""
-        assert "no Ethernet" in xdp_fit.why_not_on("lo")
-        assert "not set" in xdp_fit.why_not_on("")
-        assert "No such device" in xdp_fit.why_not_on("nosuch0")
+        assert xdp_fit.why_not_on(name, 2) == ""
+        assert "no Ethernet" in xdp_fit.why_not_on("lo", 2)
+        assert "not set" in xdp_fit.why_not_on("", 2)
+        assert "No such device" in xdp_fit.why_not_on("nosuch0", 2)
         server.sh(f"tc qdisc replace dev {name} root pfifo_fast || tc qdisc add dev {name} root fq")
-        assert xdp_fit.why_not_on(name) == ""
+        assert xdp_fit.why_not_on(name, 2) == ""
         server.sh(f"tc qdisc replace dev {name} root htb")
-        assert xdp_fit.why_not_on(name) == "it would go past tc qdisc htb"
+        assert xdp_fit.why_not_on(name, 2) == "it would go past tc qdisc htb"
         server.sh(f"ip link set {name} down")
-        assert xdp_fit.why_not_on(name) == f"{name} is down"
+        assert xdp_fit.why_not_on(name, 2) == f"{name} is down"
 
 
 def test_another_program_is_left_alone(pair: Pair, start_keeper: rough.StartKeeper) -> None:
