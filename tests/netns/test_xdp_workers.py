@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import mmap
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from dispatcher import umem
+from dispatcher import umem, xdp
 from dispatcher.umem import SEND_FRAMES, SOL_XDP, XDP_MMAP_OFFSETS
 from ops.settings import Gre, Workers
 from tests.netns import rough, spaces
@@ -34,6 +35,7 @@ SESSIONS: Final = 6
 RING: Final = 512
 BUFFER: Final = RING * umem.FRAME
 PIDFD_GETFD: Final = 438
+ETHTOOL_SCHANNELS: Final = 0x3D
 PGOFF_RX: Final = 0
 IN_KERNEL: Final = 1  # a frame that found its worker's ring full waits there to be the next
 UNDER_WAY: Final = 512  # sent, and nobody has looked since
@@ -181,6 +183,44 @@ def test_all_of_them_receive_and_send(place: Place) -> None:
     assert min(place.by_worker("receive")) > 0 and min(place.by_worker("transmit")) > 0
     assert drops(place.site.metrics()) == {}
     assert place.whole(), place.frames()
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+@pytest.mark.parametrize("mode", ["packet", "xdp"])
+def test_queues(
+    pair: tuple[Space, Space], start_keeper: rough.StartKeeper, queues: int, mode: str
+) -> None:
+    """Each sends by one of them; what is received comes by any."""
+    near, server = pair
+    name = device(server)
+    with server.inside():
+        channels(name, queues)
+        assert xdp.send_queues(name) == queues
+    gre = Gre(mode=mode, send="xdp", interface=name)  # type: ignore[arg-type]
+    conf = rough.settings(gre=gre, workers=Workers(count=3))
+    keeper = start_keeper(server, conf, module="dispatcher.keeper").ready()
+    with client(near, "user{i}", "--count", str(SESSIONS)) as one:
+        addresses = [event["address"] for event in one.wait("up", SESSIONS)]
+        place = Place(near, server, at(server), keeper, 3, addresses)
+        before = counts(place.site)
+        assert place.answered(addresses) == addresses
+        after = counts(place.site)
+        assert after["sent by ring"] - before["sent by ring"] >= 10 * SESSIONS
+        assert min(place.by_worker("transmit")) > 0
+        received = after["received by ring"] - before["received by ring"]
+        assert received >= 10 * SESSIONS if mode == "xdp" else received == 0
+        assert drops(place.site.metrics()) == {}
+    assert keeper.stop() == 0
+
+
+def channels(name: str, count: int) -> None:
+    """Give a device so many queues (linux/ethtool.h)."""
+    room = ctypes.create_string_buffer(
+        struct.pack("=9I", ETHTOOL_SCHANNELS, 0, 0, 0, 0, count, count, 0, 0)
+    )
+    request = struct.pack("=16sQ16x", name.encode(), ctypes.addressof(room))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, xdp.SIOCETHTOOL, request)
 
 
 def test_killed_again_and_again(place: Place) -> None:
