@@ -181,10 +181,10 @@ cdef bint umem_give(umem *u, bint patient) noexcept nogil:
 
 cdef bint umem_mend(umem *u) noexcept nogil:
     """What a predecessor had in hand goes back; False: the lock is not to be had."""
-    cdef uint32_t i
+    cdef uint32_t _i
     if u.fill_shared:
         # Once it was ours, the predecessor's last step is settled, by us or another one.
-        for i in range(TRIES):
+        for _i in range(TRIES):
             if _filling(u, True):
                 break
         else:
@@ -194,7 +194,7 @@ cdef bint umem_mend(umem *u) noexcept nogil:
         _settle(u)
     if u.notes.n and u.rx.consumer[0] == u.notes.taken:
         u.notes.n = u.notes.sure   # noted, and not taken any more
-    for i in range(TRIES):
+    for _i in range(TRIES):
         if umem_give(u, True):
             return True
     return False
@@ -218,7 +218,7 @@ cdef inline bint _reaping(umem *u, bint patient) noexcept nogil:
 cdef void _found(umem *u) noexcept nogil:
     """Frames that the kernel is done with: ours are free, others' marked."""
     cdef uint64_t *entries = <uint64_t *>u.done.entries
-    cdef uint32_t at = u.done.consumer[0], end = load_acquire_32(u.done.producer), first = at, f
+    cdef uint32_t at = u.done.consumer[0], end = load_acquire_32(u.done.producer), f
     if at == end:
         return
     while at != end:
@@ -270,7 +270,7 @@ cdef void umem_reap(umem *u) noexcept nogil:
 cdef bint umem_mend_send(umem *u) noexcept nogil:
     """What a predecessor wrote and never handed over is free, as is what it left. What it did
     hand over comes back by itself. False: the lock is not to be had."""
-    cdef uint32_t f, i
+    cdef uint32_t f, i, _i
     cdef xsk_desc *d
     if u.notes.put and u.notes.base == u.tx.producer[0]:
         for i in range(u.notes.put):
@@ -279,7 +279,7 @@ cdef bint umem_mend_send(umem *u) noexcept nogil:
             if f - u.first < u.send_frames:
                 u.busy[f] = SEND_FREE
     u.notes.put = 0
-    for i in range(TRIES):
+    for _i in range(TRIES):
         if _reaping(u, True):
             break
     else:

@@ -8,7 +8,7 @@ How workers share these, and what is left of one that died: umem.pxd.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastpath.umem cimport XSK_HAND, umem
+from fastpath.umem cimport XSK_HAND, umem, umem_frame, umem_put
 
 cdef enum:
     XSK_MAX = 32
@@ -47,13 +47,22 @@ cdef void xdp_enter(xdp_way *w, uint32_t call, uint32_t peer, uint32_t here) noe
 cdef void xdp_leave(xdp_way *w, uint32_t call) noexcept nogil
 cdef uint32_t xdp_take(xdp_way *w, uint32_t most) noexcept nogil
 cdef void xdp_give_back(xdp_way *w) noexcept nogil
-cdef uint8_t *xdp_frame(xdp_way *w) noexcept nogil
 cdef uint32_t xdp_room(xdp_way *w) noexcept nogil
-cdef void xdp_put(xdp_way *w, uint32_t at, const uint8_t *data, uint32_t size) noexcept nogil
 cdef bint xdp_send(xdp_way *w, uint32_t n) noexcept nogil
 cdef uint32_t xdp_unsent(xdp_way *w) noexcept nogil
 cdef int xdp_wait(xdp_way *w, int a, int b, int c, uint64_t ns, int *ready) noexcept nogil
 cdef void xdp_gone(xdp_way *w, uint32_t unit) noexcept nogil
+
+
+cdef inline uint8_t *xdp_frame(xdp_way *w) noexcept nogil:
+    """A free frame to send from; NULL if there is none. Not sent, it stays the caller's."""
+    return umem_frame(&w.sender.u)
+
+
+cdef inline void xdp_put(xdp_way *w, uint32_t at, const uint8_t *data,
+                         uint32_t size) noexcept nogil:
+    """The packet number `at` of the next `xdp_send`; `data` lies in a frame of ours."""
+    umem_put(&w.sender.u, at, data, size)
 
 
 cdef inline bint xdp_owns(xsk *u, const uint8_t *p) noexcept nogil:

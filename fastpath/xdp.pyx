@@ -7,8 +7,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from fastpath.umem cimport (
-    XSK_SEND, umem, umem_frame, umem_give, umem_lay, umem_mend, umem_mend_send, umem_put, umem_reap,
-    umem_size, umem_take, xsk_desc, xsk_ring)
+    XSK_SEND, umem, umem_give, umem_lay, umem_mend, umem_mend_send, umem_reap, umem_size, umem_take,
+    xsk_desc, xsk_ring)
 
 cdef extern from "atomics.h" nogil:
     uint32_t load_acquire_32(const uint32_t *p)
@@ -220,22 +220,12 @@ cdef void xdp_give_back(xdp_way *w) noexcept nogil:
 
 # -- sending
 
-cdef uint8_t *xdp_frame(xdp_way *w) noexcept nogil:
-    """A free frame to send from; NULL if there is none. Not sent, it stays the caller's."""
-    return umem_frame(&w.sender.u)
-
-
 cdef uint32_t xdp_room(xdp_way *w) noexcept nogil:
     """So many frames may be sent now: each is replaced by a free one."""
     if w.sender == NULL or not w.sender.sends:
         return 0
     umem_reap(&w.sender.u)
     return w.sender.u.n_free
-
-
-cdef void xdp_put(xdp_way *w, uint32_t at, const uint8_t *data, uint32_t size) noexcept nogil:
-    """The packet number `at` of the next `xdp_send`; `data` lies in a frame of ours."""
-    umem_put(&w.sender.u, at, data, size)
 
 
 cdef bint xdp_send(xdp_way *w, uint32_t n) noexcept nogil:

@@ -130,14 +130,13 @@ class Gre(Section):
 
     mode: Literal["auto", "xdp", "packet", "raw"] = Field(
         "auto",
-        description="How GRE is received: by an XDP program and AF_XDP rings at gre.interface (one"
-        " worker; the least CPU), with packet sockets for what these can't take; by packet sockets"
-        " with fanout (many workers); by a raw socket (one or two workers, odd links); or whichever"
-        " fits.",
+        description="How GRE is received: by an XDP program and AF_XDP rings at gre.interface (the"
+        " least CPU), with packet sockets for what these can't take; by packet sockets with fanout;"
+        " by a raw socket (one or two workers, odd links); or whichever fits.",
     )
     send: Literal["auto", "xdp", "packet", "raw"] = Field(
         "auto",
-        description="How GRE is sent: by AF_XDP rings of gre.interface, a queue for each worker,"
+        description="How GRE is sent: by AF_XDP rings of gre.interface, its queues by turns,"
         " past its queueing discipline; by packet sockets to the next hop (half the cost of raw"
         " ones; local firewall rules for output see neither); by raw sockets; or packet sockets or"
         " better wherever GRE is received by them, no IPsec policy is set and no rule of the"

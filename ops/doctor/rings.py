@@ -20,12 +20,6 @@ def look(host: Host) -> Iterator[Finding]:
         yield Finding("warning", "AF_XDP", text, mend)
     elif host.rings:
         yield Finding("note", "AF_XDP", f"is not used: {host.rings}")
-    elif host.workers > 1 and gre.mode != "packet":
-        text = f"rings receive for one worker, and there are {host.workers}: packet sockets do it"
-        if gre.mode == "xdp":
-            yield Finding("error", "AF_XDP", text, "set workers.count = 1 or " + mend)
-        else:
-            yield Finding("note", "AF_XDP", text)
     for way, value in (("ring_receive", gre.mode), ("ring_send", gre.send)):
         for remark in host.filters.get(way, ()):
             if remark["kind"] == "passed" and value == "xdp":

@@ -226,10 +226,12 @@ def _locks(parent: int, memory: int, at: int, split: Share) -> None:
 
 
 def _works(
-    parent: int, memory: int, rings: int, figures: tuple[int, ...], done: int, n: int
+    parent: int, memory: int, rings: int, split: Share, size: int, done: int, n: int
 ) -> None:
     """A worker's life."""
-    one = Umem(_opened(parent, memory), _opened(parent, rings), *figures, n, done)
+    mine = _opened(parent, memory), _opened(parent, rings)
+    figures = size, split.frames, split.ring, len(split.senders), split.workers
+    one = Umem(*mine, *figures, n, done)
     assert one.mend()
     one.run(16)
 
@@ -369,11 +371,7 @@ def test_dead_after_each_instruction(made: Made, first: str) -> None:
 
 def test_killed_at_any_instant(made: Made) -> None:
     """Each in a process of its own, killed again and again in the midst of it."""
-    figures = (
-        *(made.size, made.split.frames, made.split.ring),
-        *(len(made.split.senders), made.split.workers),
-    )
-    words = os.getpid(), made.memory, made.rings, figures, made.done.entries
+    words = os.getpid(), made.memory, made.rings, made.split, made.size, made.done.entries
 
     def start(number: int) -> multiprocessing.process.BaseProcess:
         process = PROCESSES.Process(target=_works, args=(*words, number))
