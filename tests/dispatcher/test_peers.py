@@ -81,6 +81,7 @@ def test_a_dispatcher_refuses_and_a_reload_hangs_up(tmp_path: Path) -> None:
         handle = worker.install()
         assert client.read(OutgoingReply).result == 1
         worker.up(handle, worker.admit(handle))
+        one.logged("session up")  # the worker's message and the keeper's come by two ways
         one.configure(listen=Listen(allow=("10.0.0.0/8",)))
         end = worker.read(bus.End)
         assert (end.index, end.cause, end.soft) == (handle[0], "admin_reset", False)
