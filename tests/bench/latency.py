@@ -49,7 +49,7 @@ from ops.client.netns import NetnsError
 from ops.client.playground import LAN_HOST, Playground, why_not
 from tests.bench import datapath
 from tests.bench.datapath import DOWN
-from tests.bench.results import BenchError, Result, cannot
+from tests.bench.results import BenchError, Result, arguments, cannot
 from tests.bench.service import DATA_CPU, OTHER_CPU, serving, steer
 from tests.bench.ways import Ways, argument
 
@@ -322,8 +322,7 @@ def main() -> int:
     parser.add_argument("--pings", type=int, default=1500, help="of a run")
     parser.add_argument("--rounds", type=int, default=5, help="of two runs each")
     argument(parser)
-    parser.add_argument("--json", action="store_true")
-    words = parser.parse_args()
+    words = arguments("latency", parser)
     lacking = why_not()
     if shutil.which("iperf3") is None:
         lacking = lacking or "iperf3 is missing: apt-get install iperf3"
