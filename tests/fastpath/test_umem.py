@@ -209,7 +209,7 @@ def steps(made: Made, act: Callable[[], object]) -> list[tuple[bytes, bytes]]:
             found.append(now)
         libc.ptrace(PTRACE_SINGLESTEP, child, None, None)
     if os.WEXITSTATUS(status) == REFUSED:
-        pytest.skip("no ptrace here")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no ptrace here")
     assert status == 0
     return found
 
