@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from dispatcher.peers import Peers
+from ops.peers import Peers
 from ops.ranges import format_address
 from ops.realms import user_key
 from ops.settings import Bans as Settings

@@ -25,7 +25,6 @@ from typing import Any, Final
 from dispatcher.bus import Bus, give_to
 from dispatcher.counters import Counters, QuietLog
 from dispatcher.exchange import Control, Exchange
-from dispatcher.peers import Peers
 from dispatcher.pptp.connection import (
     Action,
     CallCleared,
@@ -48,6 +47,7 @@ from ops import settings as settings_module
 from ops.boot import Boot
 from ops.log import LEVELS, Log, Value
 from ops.messages import Message, MessageError
+from ops.peers import Peers
 from ops.privileges import FALLBACK_ID, FALLBACK_USER, die_with_parent, drop
 from ops.ranges import format_address, parse_address
 from ops.settings import Settings

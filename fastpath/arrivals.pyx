@@ -12,15 +12,16 @@ from fastpath.frames cimport frames_open
 from fastpath.gre cimport gre_header, gre_parse
 from fastpath.layout cimport (
     C_GRE_RX_BY_XDP, C_GRE_RX_BYTES, C_GRE_RX_PACKETS, C_RX_ACK_ONLY, D_RX_MALFORMED,
-    D_RX_NO_SESSION, D_RX_OVERLOAD, D_RX_WRONG_PEER)
+    D_RX_DENIED, D_RX_NO_SESSION, D_RX_OVERLOAD, D_RX_WRONG_PEER)
 from fastpath.mmsg cimport mmsghdr, prepare_receive, receive_many, truncated
 from fastpath.mppe cimport crypt_job, key_chain
 from fastpath.output cimport output_flush
 from fastpath.path cimport IN_SIZE, POOL_SIZE, commit_rx, data_path, drop, in_item, observe
+from fastpath.peers cimport peers_allow, peers_close
 from fastpath.reorder cimport reorder_give_up, reorder_take
 from fastpath.tables cimport NOBODY, session
 from fastpath.tun_queue cimport iovec
-from fastpath.wire cimport be16, checksum
+from fastpath.wire cimport be16, be32, checksum
 from fastpath.xdp cimport xdp_give_back, xdp_take
 
 
@@ -45,6 +46,9 @@ cdef bint arrivals_open(data_path *path) noexcept nogil:
 
 
 cdef void arrivals_close(data_path *path) noexcept nogil:
+    if path.arrivals.allowed != NULL:
+        peers_close(path.arrivals.allowed)
+        free(path.arrivals.allowed)
     free(path.arrivals.octets)
     free(path.arrivals.messages)
     free(path.arrivals.parts)
@@ -145,6 +149,9 @@ cdef void _packet_in(data_path *path, uint8_t *p, uint32_t n) noexcept nogil:
     cdef session *s = NULL
     if n < 28 or (p[0] >> 4) != 4:
         path.count[D_RX_MALFORMED] += 1
+        return
+    if path.arrivals.allowed != NULL and not peers_allow(path.arrivals.allowed, be32(p + 12)):
+        path.count[D_RX_DENIED] += 1
         return
     ip_size = (p[0] & 15) * 4
     total = be16(p + 2)

@@ -86,6 +86,7 @@ class Engine:
     ) -> bool: ...  # an inner packet to the subscriber, encrypted like data, not counted as it
     def set_rates(self, index: int, generation: int) -> bool: ...  # after Table.set_limits()
     def set_filters(self, block: bytes) -> bool: ...  # all filters: workers/filters.py
+    def set_peers(self, block: bytes) -> bool: ...  # ops.peers.Peers.block; b"": anybody
     def trace(
         self, index: int, generation: int, what: int
     ) -> bool: ...  # 0: no more, 1: control frames, 2: packets, too

@@ -29,13 +29,14 @@ from fastpath.links cimport links_account, links_left, links_resume
 from fastpath.loop cimport loop_run
 from fastpath.mppe cimport key_size
 from fastpath.operations cimport (
-    OP_DOWN, OP_DOWN6, OP_FILTERS, OP_HOP, OP_INSTALL, OP_MPPE, OP_NETS, OP_PACKET, OP_RATES,
-    OP_REMOVE, OP_SEND, OP_TRACE, OP_UP, OP_UP6, operations_forget)
+    OP_DOWN, OP_DOWN6, OP_FILTERS, OP_HOP, OP_INSTALL, OP_MPPE, OP_NETS, OP_PACKET, OP_PEERS,
+    OP_RATES, OP_REMOVE, OP_SEND, OP_TRACE, OP_UP, OP_UP6, operations_forget)
 from fastpath.output cimport output_close, output_frames, output_open
 from fastpath.path cimport (
     EV_BOUND, EV_DESYNC, EV_ECHO_LOST, EV_FRAME, EV_HOP_LOST, EV_INSTALLED, EV_PACKET, EV_REMOVED,
     EV_RESUMED, EV_TRACED, KEY_WORK_ALL, MS, OUT_HEAD, OUT_SIZE, ROLE_CLIENT, ROLE_SERVER,
     data_path, path_record)
+from fastpath.peers cimport peers, peers_close, peers_open
 from fastpath.reorder cimport HELD, reorder_close, reorder_open
 from fastpath.ring cimport (
     entry, ring_close, ring_drop, ring_open, ring_peek, ring_push, ring_sleep, ring_wake_owed)
@@ -237,6 +238,22 @@ cdef class Engine:
         if not self._push(OP_FILTERS, 0, 0, <const uint8_t *>&book, sizeof(book)):
             book_close(book)
             free(book)
+            return False
+        return True
+
+    def set_peers(self, bytes block not None):
+        cdef peers *allowed = NULL
+        if block:
+            allowed = <peers *>malloc(sizeof(peers))
+            if allowed == NULL:
+                raise MemoryError
+            if not peers_open(allowed, <const uint8_t *><const char *>block, len(block)):
+                free(allowed)
+                raise ValueError("no ranges of addresses")
+        if not self._push(OP_PEERS, 0, 0, <const uint8_t *>&allowed, sizeof(allowed)):
+            if allowed != NULL:
+                peers_close(allowed)
+                free(allowed)
             return False
         return True
 

@@ -9,7 +9,7 @@ numbers; times are CLOCK_MONOTONIC in ns. Change anything: raise LAYOUT_VERSION.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 9
+    LAYOUT_VERSION = 10
     MAX_WORKERS = 64
     RECORD_SIZE = 1024
     BLOB_SIZE = 1536           # one copy, with its head
@@ -34,6 +34,7 @@ cdef enum:
     C_RX_DATA                  # * an inner packet delivered to the TUN
     C_RX_DATA_BYTES            # inner IP octets of those
     D_RX_MALFORMED             # * GRE or PPP header no good
+    D_RX_DENIED                # * source is not in listen.allow, or is in listen.deny
     D_RX_NO_SESSION            # *
     D_RX_WRONG_PEER            # * source is not the control peer
     D_RX_DUPLICATE             # *

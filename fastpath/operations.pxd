@@ -18,6 +18,7 @@ cdef enum:
     OP_NETS = 12
     OP_PACKET = 13
     OP_TRACE = 14
+    OP_PEERS = 15
 
 cdef void operations_take(data_path *path) noexcept nogil
 cdef void operations_forget(data_path *path) noexcept nogil

@@ -13,6 +13,7 @@ from fastpath.links cimport (
     links_six_up, links_up)
 from fastpath.output cimport output_flush, output_packet, output_send
 from fastpath.path cimport EV_REMOVED, data_path, tell_of
+from fastpath.peers cimport peers, peers_close
 from fastpath.ring cimport entry, ring_drop, ring_peek
 from fastpath.tables cimport session
 
@@ -22,6 +23,15 @@ cdef session *_known(data_path *path, entry *e) noexcept nogil:
     if s.state == DATA_NONE or s.generation != e.generation:
         return NULL
     return s
+
+
+cdef void _set_peers(data_path *path, const uint8_t *data) noexcept nogil:
+    """Whom GRE is taken from now on; NULL: anybody."""
+    cdef peers *old = path.arrivals.allowed
+    memcpy(&path.arrivals.allowed, data, sizeof(old))
+    if old != NULL:
+        peers_close(old)
+        free(old)
 
 
 cdef void operations_take(data_path *path) noexcept nogil:
@@ -74,6 +84,8 @@ cdef void operations_take(data_path *path) noexcept nogil:
                 s.traced = data[0]
         elif e.kind == OP_FILTERS:
             limits_set_filters(path, data)
+        elif e.kind == OP_PEERS:
+            _set_peers(path, data)
         elif e.kind == OP_DOWN6:
             if s != NULL:
                 links_six_down(path, s)
@@ -88,9 +100,10 @@ cdef void operations_take(data_path *path) noexcept nogil:
 
 
 cdef void operations_forget(data_path *path) noexcept nogil:
-    """Filters that were sent and never taken."""
+    """Filters and ranges of addresses that were sent and never taken."""
     cdef entry *e
     cdef rule_book *book
+    cdef peers *ranges
     if path.operations.base == NULL:
         return
     e = ring_peek(&path.operations)
@@ -99,5 +112,10 @@ cdef void operations_forget(data_path *path) noexcept nogil:
             memcpy(&book, <uint8_t *>e + 16, sizeof(book))
             book_close(book)
             free(book)
+        elif e.kind == OP_PEERS:
+            memcpy(&ranges, <uint8_t *>e + 16, sizeof(ranges))
+            if ranges != NULL:
+                peers_close(ranges)
+                free(ranges)
         ring_drop(&path.operations, e)
         e = ring_peek(&path.operations)

@@ -17,6 +17,7 @@ from fastpath.layout cimport (
     RECORD_SIZE, RX_SEEN, copy_rx, copy_tx, net_list, record, worker_page)
 from fastpath.mmsg cimport hop_message, mmsghdr, out_message
 from fastpath.mppe cimport crypt_job, key_chain
+from fastpath.peers cimport peers
 from fastpath.ring cimport fence_release, ring, ring_push, ring_wake_owed
 from fastpath.shaper cimport packet_pool, waiting
 from fastpath.system cimport raise_event
@@ -90,6 +91,7 @@ cdef struct arrived:           # a batch from subscribers
     session **touched
     uint32_t n_touched
     crowd senders
+    peers *allowed             # NULL: from anybody
     uint32_t rounds            # of reading, rings first
     bint unproven              # IP headers come past the kernel's own look at them
 

@@ -43,6 +43,7 @@ from ops.messages import (
 )
 from ops.metrics import AUTH_METHODS, CONTROL_COUNTERS, END_CAUSES
 from ops.networks import Network
+from ops.peers import Peers
 from ops.ranges import format_address
 from ops.realms import user_key
 from ops.settings import Settings
@@ -212,6 +213,9 @@ class Control:
         if block != self._block:
             self._block = block
             self._push(self._engine.set_filters, block)
+        if settings.listen != before.listen:
+            allowed = Peers(settings.listen.allow, settings.listen.deny)
+            self._push(self._engine.set_peers, allowed.block)
         if shaping != self._shaping or bounds:
             self._shaping = shaping
             self._limit_all()

@@ -19,6 +19,7 @@ from fastpath import mppe
 from fastpath.engine import SERVER, Engine
 from fastpath.layout import Table
 from ops import boot
+from ops.peers import Peers
 
 if TYPE_CHECKING:
     from fastpath.engine import Ring
@@ -95,6 +96,9 @@ def main() -> int:
         from workers.shaping import block_of  # noqa: PLC0415 - only where it is needed
 
         engine.set_filters(block_of(started.settings))
+    allowed = Peers(started.settings.listen.allow, started.settings.listen.deny)
+    if allowed.block:
+        engine.set_peers(allowed.block)
     realtime = started.settings.workers.realtime and bool(started.extra.get("alone"))
     name = f"data-{started.index}"
     thread = threading.Thread(target=_data, args=(engine, name, realtime), name=name, daemon=True)

@@ -96,8 +96,8 @@ class Listen(Section):
     )
     allow: Networks = Field(
         (),
-        description='Addresses that may connect, as in ["198.51.100.0/24"]; []: all. A reload ends'
-        " the calls of those who may not any more.",
+        description='Addresses that may connect and send GRE, as in ["198.51.100.0/24"]; []: all.'
+        " A reload ends the calls of those who may not any more.",
     )
     deny: Networks = Field(
         (),

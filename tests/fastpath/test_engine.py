@@ -11,6 +11,7 @@ import time
 import pytest
 
 from fastpath import engine, gre, mppe
+from ops.peers import Peers
 from tests.fastpath import peer as lab
 from tests.fastpath.peer import INNER, ip_sum, running, tcp, udp
 from workers.ppp.mppe_twin import Decryptor, Encryptor
@@ -92,6 +93,30 @@ def test_no_session_and_wrong_peer() -> None:
         p.raw(b"\x30\x01\x88\x0b\xff\xff")
         p.raw(b"\x00" * 20)
         p.wait_count("drop_rx_malformed", 2)
+
+
+def test_a_denied_address_is_not_looked_up() -> None:
+    """Not even for a call of its own; said anew, it is heard again."""
+    with running() as p:
+        p.install()
+        p.send(b"\xc0\x21\x01\x01\x00\x04")
+        p.event(engine.EVENT_FRAME)
+        for deny in ((lab.PEER,), ("0.0.0.0/0",), (f"{lab.PEER}/32", lab.STRANGER)):
+            before = p.count("drop_rx_denied")
+            assert p.engine.set_peers(Peers(deny=deny).block)
+            assert p.engine.send(p.index, p.generation, b"\xc0\x21\x09\x00\x00\x04")
+            p.receive()  # what was asked before it is in force
+            p.send(b"\xc0\x21\x01\x02\x00\x04")
+            p.raw(b"\x00" * 8)
+            p.wait_count("drop_rx_denied", before + 2)
+        assert p.count("drop_rx_malformed") == p.count("drop_rx_no_session") == 0
+        for block in (Peers((lab.PEER,), ("0.0.0.0/0",)).block, b""):
+            assert p.engine.set_peers(block)
+            p.send(b"\xc0\x21\x01\x03\x00\x04")
+            p.event(engine.EVENT_FRAME)
+        assert p.count("drop_rx_denied") == before + 2
+        with pytest.raises(ValueError, match="ranges"):
+            p.engine.set_peers(b"\0" * 5)
 
 
 def test_clear_data_both_ways() -> None:

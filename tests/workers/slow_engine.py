@@ -143,6 +143,9 @@ class SlowEngine:
             self.packets.append(((index, generation), packet))
         return True
 
+    def set_peers(self, block: bytes) -> bool:
+        return self._take("set_peers", (0, 0))
+
     def set_filters(self, block: bytes) -> bool:
         if not self._take("set_filters", (0, 0)):
             return False

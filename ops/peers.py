@@ -1,13 +1,14 @@
 """Who may connect: listen.allow and listen.deny as one sorted table of address ranges.
 
 The longest prefix that holds an address decides, `deny` between equals. An address that
-no prefix holds is let in unless `allow` names somebody. Asked at TCP's accept only: GRE of
-an address without a call finds no session in the data thread's table and is dropped and
-counted there, which costs no more than a look into a list of prefixes would.
+no prefix holds is let in unless `allow` names somebody. The dispatcher asks at TCP's accept;
+workers give `block` to their data threads, which ask of each GRE packet before they look
+for its call. Leaf module: ops.ranges and the standard library only.
 """
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -15,7 +16,10 @@ from ops.ranges import parse_network
 
 
 class Peers:
-    """Built once per configuration; `allowed` is a binary search."""
+    """Built once per configuration; `allowed` is a binary search.
+
+    `block` is the same for fastpath/peers.pxd; b"" if everybody may connect.
+    """
 
     def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
         """Prefixes as checked by ops.config; faulty ones raise ValueError."""
@@ -25,6 +29,10 @@ class Peers:
         # Wide before narrow, `allow` before `deny`: what comes later overrides.
         found.sort(key=lambda entry: (entry[0] - entry[1], not entry[2]))
         self._starts, self._verdicts = _flatten(found, self._otherwise)
+        self.block = b""
+        if self._verdicts != [True]:
+            values = (self._verdicts[0], *self._starts)
+            self.block = struct.pack(f"={len(values)}I", *values)
 
     def allowed(self, address: int) -> bool:
         """Whether this host-order address may connect."""
@@ -34,7 +42,7 @@ class Peers:
 def _flatten(
     found: Sequence[tuple[int, int, bool]], otherwise: bool
 ) -> tuple[list[int], list[bool]]:
-    """Ranges that nest become ranges side by side: where each begins, and what it says.
+    """Ranges that nest become ranges side by side, by turns allowed and not: where each begins.
 
     Prefixes either nest or are apart, so a stack of those that are open is enough.
     """
@@ -44,6 +52,8 @@ def _flatten(
     def begin(at: int, verdict: bool) -> None:
         if starts[-1] == at:
             verdicts[-1] = verdict
+            if verdicts[-2:-1] == [verdict]:  # as the range before it, after all
+                del starts[-1], verdicts[-1]
         elif verdicts[-1] != verdict:
             starts.append(at)
             verdicts.append(verdict)

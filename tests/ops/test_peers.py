@@ -1,21 +1,17 @@
-"""Who may connect: the table against the obvious way, then a dispatcher that is told anew."""
+"""Who may connect: the table and the data path's index of it against the obvious way."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import struct
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.peers import Peers
-from dispatcher.pptp.messages import DisconnectNotify, OutgoingReply, OutgoingRequest, StopRequest
-from ops import messages as bus
+from fastpath import peers as fast
+from ops.peers import Peers
 from ops.ranges import parse_address
-from ops.settings import Listen
-from tests.dispatcher.rig import SETTINGS, rig
 
 
 def slow(allow: list[str], deny: list[str], address: int) -> bool:
@@ -33,7 +29,7 @@ def slow(allow: list[str], deny: list[str], address: int) -> bool:
 networks = st.builds(
     lambda address, bits: str(IPv4Network((address, bits), strict=False)),
     st.sampled_from([0, 1, 0x0A000000, 0x0A000080, 0x0A0000FF, 0xFFFFFFFF, 0x80000000]),
-    st.sampled_from([0, 1, 8, 24, 25, 30, 31, 32]),
+    st.sampled_from([0, 1, 7, 8, 9, 24, 25, 30, 31, 32]),
 )
 
 
@@ -45,8 +41,11 @@ def test_as_the_slow_way(allow: list[str], deny: list[str]) -> None:
         network = IPv4Network(text)
         first, last = int(network.network_address), int(network.broadcast_address)
         edges |= {first, last, max(first - 1, 0), min(last + 1, 0xFFFFFFFF)}
+    index = fast.Peers(peers.block) if peers.block else None
     for address in edges:
-        assert peers.allowed(address) == slow(allow, deny, address), IPv4Address(address)
+        verdict = slow(allow, deny, address)
+        assert peers.allowed(address) == verdict, IPv4Address(address)
+        assert (index is None or index.allowed(address)) == verdict, IPv4Address(address)
 
 
 @pytest.mark.parametrize(
@@ -66,29 +65,30 @@ def test_words(allow: tuple[str, ...], deny: tuple[str, ...], address: str, may:
     assert Peers(allow, deny).allowed(parse_address(address)) is may
 
 
-def test_a_dispatcher_refuses_and_a_reload_hangs_up(tmp_path: Path) -> None:
-    with rig(tmp_path, replace(SETTINGS, listen=Listen(deny=("127.0.0.0/8",)))) as one:
-        assert one.client().at_end()
-        one.counted("connections_refused_acl", 1)
-        one.logged("control connection refused", "peer=127.0.0.1", "listen.deny")
-        one.configure(listen=Listen())
-        one.logged("settings taken over")
-        worker = one.worker()
-        worker.hello()
-        client = one.client()
-        client.start()
-        client.send(OutgoingRequest(0))
-        handle = worker.install()
-        assert client.read(OutgoingReply).result == 1
-        worker.up(handle, worker.admit(handle))
-        one.logged("session up")  # the worker's message and the keeper's come by two ways
-        one.configure(listen=Listen(allow=("10.0.0.0/8",)))
-        end = worker.read(bus.End)
-        assert (end.index, end.cause, end.soft) == (handle[0], "admin_reset", False)
-        client.read(DisconnectNotify)
-        client.read(StopRequest)
-        worker.send(bus.Ended(*handle))
-        one.logged("session down", "cause=admin_reset")
-        one.logged("connections of denied peers ended", "connections=1")
-        assert one.client().at_end()
-        one.counted("connections_refused_acl", 2)
+@given(st.lists(st.integers(0, 0xFFFFFFFF), max_size=70, unique=True), st.booleans(), st.data())
+def test_many_ranges(starts: list[int], first: bool, data: st.DataObject) -> None:
+    """More than an octet's, touching its edges: as counting the ranges that begin before."""
+    starts = sorted({0, *starts})
+    index = fast.Peers(struct.pack(f"={len(starts) + 1}I", first, *starts))
+    near = {address for start in starts for address in (start - 1, start, start + 1)}
+    near |= set(data.draw(st.lists(st.integers(0, 0xFFFFFFFF), max_size=20)))
+    for address in near:
+        if 0 <= address < 1 << 32:
+            begun = sum(start <= address for start in starts)
+            assert index.allowed(address) == (first == bool(begun & 1)), address
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"\1\0\0\0",
+        bytes(7),
+        bytes(9),
+        struct.pack("=2I", 1, 1),
+        struct.pack("=4I", 0, 0, 5, 5),
+    ],
+)
+def test_what_is_no_block(block: bytes) -> None:
+    with pytest.raises(ValueError, match="ranges"):
+        fast.Peers(block)
