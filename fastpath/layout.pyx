@@ -30,9 +30,9 @@ NAME_MAX = 64
 
 DATA_COUNTERS = (
     "gre_rx_packets", "gre_rx_bytes", "rx_ack_only", "rx_control", "rx_data", "rx_data_bytes",
-    "drop_rx_malformed", "drop_rx_denied", "drop_rx_no_session", "drop_rx_wrong_peer", "drop_rx_duplicate",
-    "drop_rx_out_of_window", "drop_rx_late", "drop_rx_mppe_clear", "drop_rx_mppe_coherency",
-    "drop_rx_mppe_desync", "drop_rx_not_up", "drop_rx_protocol", "drop_rx_spoofed",
+    "drop_rx_malformed", "drop_rx_denied", "drop_rx_no_session", "drop_rx_wrong_peer",
+    "drop_rx_duplicate", "drop_rx_out_of_window", "drop_rx_late", "drop_rx_mppe_clear",
+    "drop_rx_mppe_coherency", "drop_rx_mppe_desync", "drop_rx_not_up", "drop_rx_protocol", "drop_rx_spoofed",
     "drop_rx_tun_full", "drop_rx_ring_full", "drop_rx_filtered", "drop_rx_shaped",
     "drop_rx_overload", "drop_rx_session_ended",
     "tun_rx_packets", "tun_rx_reads", "tx_data", "tx_data_bytes",

@@ -28,6 +28,8 @@ WAN_SERVER: Final = "198.18.0.1"
 WAN_CLIENTS: Final = "198.18.0.254"  # of the clients' bridge, to send odd things from
 LAN_HOST: Final = "198.19.0.10"
 HTTP_PORT: Final = 8080
+# Of all concentrators here, as lab-server takes them: to run all tests with one way of I/O.
+WAY: Final = [f"--set={each}" for each in os.environ.get("PPTPCON_WAY", "").split()]
 
 
 class LabError(Exception):
@@ -196,7 +198,7 @@ class Concentrator:
         if config is None:
             command = [str(SERVER), *arguments]
         else:
-            command = [*python_command(), "run", "-c", str(config), *arguments]
+            command = [*python_command(), "run", "-c", str(config), *WAY, *arguments]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.topology.inside("s", *command),

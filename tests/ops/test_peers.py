@@ -82,7 +82,7 @@ def test_many_ranges(starts: list[int], first: bool, data: st.DataObject) -> Non
     "block",
     [
         b"",
-        b"\1\0\0\0",
+        bytes(4),
         bytes(7),
         bytes(9),
         struct.pack("=2I", 1, 1),
