@@ -9,6 +9,7 @@ A record is taken in `call_requested` and freed in `_ended`, nowhere else.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import time
@@ -30,7 +31,7 @@ from dispatcher.pools6 import NoPrefix, Prefixes6
 from dispatcher.pptp.connection import Action, Connection, Ending
 from dispatcher.pptp.messages import OutgoingRequest
 from dispatcher.rates import StartRates
-from fastpath.layout import FREE, STATIC_POOL, Session, Table
+from fastpath.layout import ENDING, FREE, STATIC_POOL, Session, Table
 from ops.log import Log
 from ops.messages import (
     VERSION,
@@ -166,8 +167,8 @@ class Call:
     refused: bool = False  # it said no: counted there, and no end
     was_up: bool = False
     user: str = ""
-    realm: str = ""
-    admitted: bool = False  # counts for its user and realm
+    user_mark: int = 0  # for whom it counts, once it is admitted: see `_mark`
+    realm_mark: int = 0
     address: int = 0
     local: int = 0
     prefixes6: tuple[Network, ...] = ()  # that it holds
@@ -196,7 +197,9 @@ class Exchange:
         entropy: random.Random,
         now: float,
         teller: Teller,
+        controls: dict[int, Control] | None = None,
     ) -> None:
+        """`controls`: the connections that were taken over, by number, without their calls."""
         self._table = table
         self.teller = teller
         self._settings = settings
@@ -215,8 +218,8 @@ class Exchange:
         self._by_worker: list[set[int]] = [set() for _ in range(table.workers)]
         self._starting = 0
         self._of_ip: dict[int, int] = {}
-        self._of_user: dict[str, dict[int, Call]] = {}  # admitted, oldest first
-        self._of_realm: dict[str, int] = {}
+        self._of_user: dict[int, dict[int, Call]] = {}  # admitted, oldest first, by mark
+        self._of_realm: dict[int, int] = {}
         self._rates = StartRates()
         self.bans = Bans(settings.bans)
         # Admissions that wait for another session's end, by that one's record.
@@ -228,19 +231,19 @@ class Exchange:
         self._install_due: deque[tuple[float, Handle]] = deque()
         self._gre_due: deque[tuple[float, Handle]] = deque()
         self._end_due: deque[tuple[float, Handle]] = deque()
-        used = self._adopt(now)
+        used = self._adopt(controls or {}, now)
         self.call_ids = CallIds(table.workers, used, entropy)
 
-    def _adopt(self, now: float) -> set[int]:
-        """Records a dispatcher before us left. Their control connections died with it, so
-        they end: as soon as their workers say Hello."""
+    def _adopt(self, controls: dict[int, Control], now: float) -> set[int]:
+        """Records a dispatcher before us left: calls of connections that were taken over go on,
+        and those of connections that died with it end, as soon as their workers say Hello."""
         used: set[int] = set()
+        orphans = 0
         for index in range(self._table.capacity):
             if self._table.allot_state(index)[1] == FREE:
                 self._free.append(index)
                 continue
             s = self._table.session(index)
-            self._table.set_ending(index)
             call = Call(
                 index=index,
                 generation=s.generation,
@@ -249,29 +252,71 @@ class Exchange:
                 call_id=s.call_id,
                 peer_call_id=s.peer_call_id,
                 peer=s.peer_address,
-                state=CallState.ENDING,
-                control=None,
-                accepted=True,
+                state=_found_in(s),
+                control=controls.get(s.connection),
+                accepted=s.answered,
+                accepted_at=now,
                 was_up=s.up_ns != 0,
                 user=s.name,
-                cause="lost_carrier",
-                reason="the dispatcher before this one died, and the control connection with it",
-                soft=True,
-                ending_since=now,
+                user_mark=s.user_mark,
+                realm_mark=s.realm_mark,
+                local=s.granted_local,
             )
-            if s.granted_address and self.addresses.hold(s.granted_address, call):
-                call.address = s.granted_address
-            given = (Network(*found) for found in self._table.granted6(s.index) if found[1])
-            call.prefixes6 = tuple(net for net in given if self.prefixes6.hold(net, call))
             used.add(s.call_id)
+            self._hold(call, s)
             self._enter(call)
-            self._end_due.append((now + END_AGAIN_S, call.handle))
+            if call.user_mark:
+                self._enter_user(call)
+            if call.control is None:
+                orphans += 1
+                self._orphan(call, now)
+            else:
+                self._go_on(call, call.control, s, now)
         if self.calls:
             self._log.warning(
-                "sessions of the dispatcher before this one end, their control connections died",
-                sessions=len(self.calls),
+                "calls of the dispatcher before this one taken over",
+                calls=len(self.calls) - orphans,
+                end=orphans,
             )
         return used
+
+    def _hold(self, call: Call, s: Session) -> None:
+        """What admission gave it is still its own."""
+        if s.granted_address and self.addresses.hold(s.granted_address, call):
+            call.address = s.granted_address
+        given = (Network(*found) for found in self._table.granted6(s.index) if found[1])
+        call.prefixes6 = tuple(net for net in given if self.prefixes6.hold(net, call))
+
+    def _orphan(self, call: Call, now: float) -> None:
+        """Its control connection is gone: the client has hung up, or will."""
+        self._table.set_ending(call.index)
+        call.state = CallState.ENDING
+        call.accepted = True
+        call.cause = "lost_carrier"
+        call.reason = "the dispatcher before this one died, and the control connection with it"
+        call.soft = True
+        call.ending_since = now
+        self._end_due.append((now + END_AGAIN_S, call.handle))
+
+    def _go_on(self, call: Call, control: Control, s: Session, now: float) -> None:
+        call.number = control.protocol.resume_call(
+            s.call_id, s.peer_call_id, s.peer_speed, answered=s.answered
+        )
+        control.calls[call.number] = call
+        match call.state:
+            case CallState.INSTALLING | CallState.STARTING:
+                self._starting += 1
+                if call.accepted:
+                    due = now + self._settings.listen.gre_timeout_s
+                    self._gre_due.append((due, call.handle))
+                else:
+                    self._install_due.append((now + INSTALL_TIMEOUT_S, call.handle))
+            case CallState.ENDING:
+                # Why is its worker's to say; the client may have been told already.
+                call.cause = "lost_carrier"
+                call.reason = "it was ending when the dispatcher before this one died"
+                call.ending_since = now
+                self._end_due.append((now + END_AGAIN_S, call.handle))
 
     # -- from control connections
 
@@ -491,23 +536,30 @@ class Exchange:
         worker.pid = hello.pid
         worker.page_pid = self._table.worker(worker.index).pid
         worker.credit = hello.credit
+        asked = set(worker.waiting)
         worker.waiting.clear()
         listed = set(hello.sessions)
-        ends: list[Handle] = []
+        busy = set(hello.starting)
+        ended = set(hello.ended)
         known: set[Handle] = set()
         lost: list[Call] = []
+        install: list[Call] = []
         for index in sorted(self._by_worker[worker.index]):
             call = self.calls[index]
             known.add(call.handle)
-            if call.handle not in listed:
+            if call.handle in ended:
+                continue  # it says so again
+            if call.state is CallState.ENDING:
                 lost.append(call)
-            elif call.state is CallState.ENDING:
-                ends.append(call.handle)
             elif call.state is CallState.INSTALLING:
+                # Nobody asked this worker yet, or it goes on: it may be asked.
+                (install if call.handle in busy or call.handle not in asked else lost).append(call)
+            elif call.handle in listed:
+                if call.state is CallState.STARTING:
+                    self._set_up(call)
+            elif call.handle not in busy:
                 lost.append(call)
-            elif call.state is CallState.STARTING:
-                self._set_up(call)
-        ends += sorted(listed - known)
+        ends = sorted((listed | busy) - known)
         self._send(worker.index, Welcome(VERSION, self._table.epoch, tuple(ends)))
         if users := self.bans.users(now):
             self._send(worker.index, Banned(users))
@@ -518,6 +570,9 @@ class Exchange:
                 self._say_end(call, now)
             else:
                 self._fail(call, "worker_lost", "its worker began anew", now)
+        for call in install:
+            worker.waiting.add(call.handle)
+            self._send(call.worker, Install(*call.handle))
         self._log.info(
             "worker said Hello",
             worker=worker.index,
@@ -555,6 +610,7 @@ class Exchange:
         self._step(call, CallEvent.INSTALLED)
         call.accepted = True
         call.accepted_at = now
+        self._table.answered(call.index)
         self._count("calls_accepted")
         self._gre_due.append((now + self._settings.listen.gre_timeout_s, call.handle))
         if call.control is not None:
@@ -594,11 +650,11 @@ class Exchange:
             return ("shutting_down", "the concentrator is stopping"), []
         realm = split(message.name or user)[0]
         most = limits.per_realm_sessions
-        if most and realm and self._of_realm.get(realm, 0) >= most:
+        if most and realm and self._of_realm.get(_mark(realm), 0) >= most:
             text = f"{most} sessions of realm {realm!r} (limits.per_realm_sessions)"
             return ("per_realm_limit", text), []
         most = message.sessions or limits.per_user_sessions
-        has = self._of_user.get(user, {})
+        has = self._of_user.get(_mark(user), {})
         if not most or len(has) < most:
             return ("", ""), []
         if limits.over_user_limit == "replace":
@@ -643,14 +699,15 @@ class Exchange:
     def _grant(self, call: Call, message: Admit, grant: Grant, now: float) -> None:
         self.bans.succeeded(message.name or message.user, now)
         call.user = message.user
-        call.realm = split(message.name or message.user)[0]
-        call.admitted = True
+        call.user_mark = _mark(message.user)
+        call.realm_mark = _mark(split(message.name or message.user)[0])
         call.address = grant.address
         call.local = grant.local
-        self._of_user.setdefault(call.user, {})[call.index] = call
-        self._of_realm[call.realm] = self._of_realm.get(call.realm, 0) + 1
+        self._enter_user(call)
         pool = STATIC_POOL if grant.pool < 0 else min(grant.pool, STATIC_POOL - 1)
-        self._table.grant(call.index, grant.address, grant.local, pool)
+        self._table.grant(
+            call.index, grant.address, grant.local, pool, call.user_mark, call.realm_mark
+        )
         self._grant6(call, message)
         self._send(call.worker, Admitted(*call.handle, grant.address, grant.local, "", ""))
 
@@ -950,6 +1007,10 @@ class Exchange:
         key = call.peer, call.peer_call_id
         self._of_peer_call[key] = self._of_peer_call.get(key, 0) + 1
 
+    def _enter_user(self, call: Call) -> None:
+        self._of_user.setdefault(call.user_mark, {})[call.index] = call
+        self._of_realm[call.realm_mark] = self._of_realm.get(call.realm_mark, 0) + 1
+
     def _step(self, call: Call, event: CallEvent) -> bool:
         """Move by TABLE; False if the event does not belong to the state (any more)."""
         state = TABLE.get((call.state, event))
@@ -1044,12 +1105,12 @@ class Exchange:
         worker.waiting.discard(call.handle)
         _less(self._of_ip, call.peer)
         _less(self._of_peer_call, (call.peer, call.peer_call_id))
-        if call.admitted:
-            sessions = self._of_user[call.user]
+        if call.user_mark:
+            sessions = self._of_user[call.user_mark]
             del sessions[call.index]
             if not sessions:
-                del self._of_user[call.user]
-            _less(self._of_realm, call.realm)
+                del self._of_user[call.user_mark]
+            _less(self._of_realm, call.realm_mark)
         if call.address:
             self.addresses.release(call.address)
         for net in call.prefixes6:
@@ -1111,6 +1172,23 @@ def _due(queue: deque[tuple[float, Handle]], now: float) -> list[tuple[float, Ha
     while queue and queue[0][0] <= now:
         found.append(queue.popleft())
     return found
+
+
+def _found_in(s: Session) -> CallState:
+    """What a record says of a call whose dispatcher died."""
+    if s.allot == ENDING:
+        return CallState.ENDING
+    if s.up_ns:
+        return CallState.UP
+    return CallState.STARTING if s.answered else CallState.INSTALLING
+
+
+def _mark(name: str) -> int:
+    """A name as a number for the record, where a successor finds it: 64 bits, 0 for none."""
+    if not name:
+        return 0
+    octets = name.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(octets, digest_size=8).digest(), "little") or 1
 
 
 def _less(counts: dict[Key, int], key: Key) -> None:

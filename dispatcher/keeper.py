@@ -37,6 +37,7 @@ EXIT_SOFTWARE: Final = 70
 
 MODULES: Final = {
     "netops": "dispatcher.netops",
+    "vault": "dispatcher.vault",
     "dispatcher": "dispatcher.process",
     "worker": "workers.process",
     "accounts": "workers.radius.process",
@@ -58,6 +59,7 @@ STOP_S: Final = 10.0
 # Until when after the request each may take; the dispatcher ends all calls properly.
 STOP_STAGES: Final = (
     ("dispatcher", 6.0),
+    ("vault", 6.5),
     ("worker", 8.0),
     ("accounts", 9.2),
     ("hooks", 9.2),
@@ -132,6 +134,7 @@ class Keeper:
     def _make_roles(self) -> dict[str, Role]:
         roles = [
             Role("netops", "netops", self._modules["netops"], dies_with_keeper=False),
+            Role("vault", "vault", self._modules["vault"]),
             Role("dispatcher", "dispatcher", self._modules["dispatcher"]),
             *(
                 Role(f"worker-{index}", "worker", self._modules["worker"], index)

@@ -62,6 +62,8 @@ class Opened:
     table_read_only: int = -1
     # (worker's end, netops' end), by worker: neither of them sees the other one die
     pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    # (dispatcher's end, vault's end)
+    vault: tuple[socket.socket, socket.socket] = field(init=False)
     # the same with the accounts process
     accounts: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
     # the same with the hooks process
@@ -118,6 +120,7 @@ class Opened:
         self.table.set_config(True)
         self.table.set_ways(self.gre.receives, self.gre.sends)
         self.table_read_only = descriptors.read_only(self.table_fd)
+        self.vault = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for _ in range(workers):
             self.pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             self.accounts.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
@@ -172,7 +175,10 @@ class Opened:
             extra["rings"] = self.gre.xdp is not None
             return fds, extra | {"keeper_pid": os.getpid()}
         if role.kind == "dispatcher":
+            fds["vault"] = self.vault[0].fileno()
             return fds | {"listeners": [self.listener.fileno()]}, {}
+        if role.kind == "vault":
+            return {"dispatcher": self.vault[1].fileno()}, {}
         if role.kind == "console":
             fds = {"table": self.table_read_only, "control": self.control.fileno()}
             fds |= {"status": self.status_read_only, "hooks": self.hooks_read_only}
@@ -227,5 +233,5 @@ class Opened:
         """Note a child's start, or with pid 0 its end, in the table."""
         if role.kind == "worker":
             self.table.set_worker(role.index, pid, bool(pid))
-        elif role.kind not in ("accounts", "hooks"):  # its number stands on its own page
+        elif role.kind not in ("accounts", "hooks", "vault"):  # the first two have pages
             self.table.set_pid(role.kind, pid)

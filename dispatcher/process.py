@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from dispatcher.bus import Bus, give_to
 from dispatcher.counters import Counters, QuietLog
+from dispatcher.deposit import Deposit
 from dispatcher.exchange import Control, Exchange
 from dispatcher.pptp.connection import (
     Action,
@@ -102,6 +103,12 @@ class Dispatcher:
         self._peers = Peers(boot.settings.listen.allow, boot.settings.listen.deny)
         self._protocol_settings = connection_settings(boot.settings)
         now = time.monotonic()
+        self._deposit = Deposit(boot.fds["vault"], log, self._descriptor_of)
+        self._controls: dict[int, ControlSocket] = {}  # by number
+        self._by_fd: dict[int, ControlSocket] = {}
+        self._of_ip: dict[int, int] = {}
+        self._next_number = 1
+        taken_over = self._take_over(now)
         self._exchange = Exchange(
             table=table,
             settings=boot.settings,
@@ -112,13 +119,10 @@ class Dispatcher:
             entropy=random.SystemRandom(),
             now=now,
             teller=Teller(boot.run_dir),
+            controls={c.control.number: c.control for c in taken_over},
         )
-        self._controls: dict[int, ControlSocket] = {}  # by number
-        self._by_fd: dict[int, ControlSocket] = {}
-        self._of_ip: dict[int, int] = {}
         self._closing: dict[int, ControlSocket] = {}  # by descriptor
         self._timers: list[tuple[float, int]] = []
-        self._next_number = 1
         self._stop_by: float | None = None  # we are stopping
         self._soft_until = 0.0
         self._tick_at = now
@@ -134,12 +138,77 @@ class Dispatcher:
         self._keeper.setblocking(False)
         self._watch(self._keeper.fileno(), self._keeper_readable)
         self._watch(bus.fileno(), lambda now: None)  # drained after every round
+        self._watch(self._deposit.fileno(), lambda now: self._fill_vault())
+        for connection in taken_over:
+            self._epoll.register(connection.sock.fileno(), select.EPOLLIN)
+            self._watch_output(connection)
+            self._schedule(connection)
+        self._hang_up(now)
+
+    # -- the vault
+
+    def _descriptor_of(self, number: int) -> int | None:
+        connection = self._controls.get(number)
+        return None if connection is None else connection.sock.fileno()
+
+    def _take_over(self, now: float) -> list[ControlSocket]:
+        """Connections of a dispatcher before us; their calls are found in the records."""
+        found = self._deposit.collect()
+        # A number is never given twice, or a call would be taken for another connection's.
+        self._next_number = 1 + max((s.connection for s in self._table.sessions()), default=0)
+        taken: list[ControlSocket] = []
+        for number, sock, rest, pending in found:
+            self._next_number = max(self._next_number, number + 1)
+            try:
+                peer, port = sock.getpeername()
+                local = parse_address(sock.getsockname()[0])
+            except OSError:  # it was reset meanwhile: its calls end as those of no connection
+                sock.close()
+                self._deposit.drop(number)
+                continue
+            address = parse_address(peer)
+            protocol = Connection.resumed(self._protocol_settings, rest, now)
+            connection = ControlSocket(sock, Control(number, address, port, local, protocol), now)
+            connection.held = True
+            connection.noted = rest, pending
+            if pending:
+                connection.send(pending)
+            self._controls[number] = connection
+            self._by_fd[sock.fileno()] = connection
+            self._of_ip[address] = self._of_ip.get(address, 0) + 1
+            taken.append(connection)
+        self._counters.set("connections_open", len(self._controls))
+        if taken:
+            self._log.notice("control connections taken over", connections=len(taken))
+        return taken
+
+    def _fill_vault(self) -> None:
+        """Another vault has begun, with nothing in it."""
+        if not self._deposit.began_anew():
+            return
+        self._deposit.forget()
+        held = [c for c in self._controls.values() if c.held]
+        for connection in held:
+            number = connection.control.number
+            self._deposit.hold(number)
+            if any(connection.noted):
+                self._deposit.note(number, *connection.noted)
+        self._log.info("the vault has all control connections", connections=len(held))
+
+    def _note(self, connection: ControlSocket) -> None:
+        """Tell the vault what a successor would need, where there is anything."""
+        if not connection.held:
+            return
+        now = connection.control.protocol.rest, connection.unsent if connection.pending else b""
+        if now != connection.noted:
+            connection.noted = now
+            self._deposit.note(connection.control.number, *now)
+
+    # -- the loop
 
     def _watch(self, fd: int, handler: Callable[[float], None]) -> None:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
-
-    # -- the loop
 
     def run(self) -> int:
         """Serve until the keeper says stop, or is gone; the exit status."""
@@ -181,6 +250,8 @@ class Dispatcher:
             self._tick(now)
         if self._stop_by is not None:
             self._stopping(now)
+        if self._deposit.unsaid:
+            self._deposit.flush()
         # Sends above may have used up the edge of ZeroMQ's descriptor.
         self._drain_bus(now)
 
@@ -362,6 +433,8 @@ class Dispatcher:
                 case Count(event, text):
                     self._count(connection, event, text, now)
                 case Started(host_name, vendor):
+                    connection.held = True
+                    self._deposit.hold(control.number)
                     self._log.debug(
                         "control connection started",
                         number=control.number,
@@ -374,6 +447,7 @@ class Dispatcher:
         if connection.control.number in self._controls:
             self._schedule(connection)
             self._watch_output(connection)
+            self._note(connection)
 
     def _count(self, connection: ControlSocket, event: Event, text: str, now: float) -> None:
         self._counters.add(event.value)
@@ -427,6 +501,7 @@ class Dispatcher:
                 self._close_socket(connection)
                 return
         self._watch_output(connection)
+        self._note(connection)
 
     def _watch_output(self, connection: ControlSocket) -> None:
         if connection.pending == connection.watched:
@@ -442,6 +517,13 @@ class Dispatcher:
         self._closing.pop(fd, None)
         self._by_fd.pop(fd, None)
         self._epoll.unregister(fd)
+        if connection.held:
+            # The vault's duplicate keeps it open: closing alone would tell the client nothing.
+            try:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._deposit.drop(connection.control.number)
         connection.sock.close()
 
     def _trace(self, control: Control, direction: int, data: bytes) -> None:
@@ -563,6 +645,7 @@ class Dispatcher:
             self._close_socket(connection)
         for listener in self._listeners:
             listener.close()
+        self._deposit.flush()
         self._log.notice("dispatcher ends", sessions_left=len(self._exchange.calls))
         self._bus.close()
 

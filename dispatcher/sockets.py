@@ -27,6 +27,8 @@ class ControlSocket:
         "_queued",
         "closing_at",
         "control",
+        "held",
+        "noted",
         "opened",
         "scheduled",
         "sock",
@@ -39,6 +41,8 @@ class ControlSocket:
         self.opened = opened
         self.scheduled: float | None = None  # its entry in the timer heap
         self.closing_at: float | None = None  # our side is shut; until when the peer may take
+        self.held = False  # the vault has it
+        self.noted = (b"", b"")  # what the vault knows of its octets
         self.watched = False  # epoll tells when it can be written
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -71,6 +75,11 @@ class ControlSocket:
     @property
     def pending(self) -> bool:
         return bool(self._queue)
+
+    @property
+    def unsent(self) -> bytes:
+        """What is queued."""
+        return b"".join(self._queue)
 
     def receive(self) -> bytes | None:
         """What has arrived; b"" at the end of the stream, None if nothing is there."""

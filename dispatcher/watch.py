@@ -65,7 +65,7 @@ class Watch:
                 self._kill(child, "process is not ready; killed")
             elif now >= self._from and child.age >= self._limits.grace:
                 self._beats(child, now)
-                if child.role.kind in ("netops", "accounts"):
+                if child.role.kind in ("netops", "accounts", "vault"):
                     self._ping(child, now)
 
     def _beats(self, child: Child, now: float) -> None:

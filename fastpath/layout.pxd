@@ -130,7 +130,7 @@ cdef struct record:
     uint8_t allot
     uint8_t worker
     uint8_t pool               # index into settings.pools; 255: static address
-    uint8_t d_pad
+    uint8_t answered           # the client heard that the call is accepted, or is about to
     uint16_t call_id           # ours: the key of GRE that arrives
     uint16_t peer_call_id      # the key of GRE we send; 0 is valid
     uint32_t local_address
@@ -144,9 +144,10 @@ cdef struct record:
     uint32_t granted_address   # by admission; 0: none yet
     uint32_t granted_local
     uint8_t granted_lengths[3]  # of the three below; 0: none
-    uint8_t d_pad2[5]
+    uint8_t d_pad[5]
     uint8_t granted6[3][16]    # IPv6: of the link, delegated, the address of IA_NA
-    uint8_t d_reserved[8]
+    uint64_t user_mark         # digest of the user for whom it counts; 0: not admitted yet
+    uint64_t realm_mark        # and of the realm; 0: none
     # C: written by the worker's control thread
     uint32_t c_generation      # the generation these fields belong to
     uint8_t state

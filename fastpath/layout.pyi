@@ -54,6 +54,9 @@ class Session(NamedTuple):
     allotted_ns: int
     granted_address: int
     granted_local: int
+    answered: bool
+    user_mark: int
+    realm_mark: int
     state: int
     auth: int
     mppe_rx_bits: int
@@ -191,7 +194,16 @@ class Table:
         peer_speed: int,
         connection: int,
     ) -> tuple[int, int]: ...
-    def grant(self, index: int, address: int, local: int, pool: int) -> None: ...
+    def answered(self, index: int) -> None: ...
+    def grant(
+        self,
+        index: int,
+        address: int,
+        local: int,
+        pool: int,
+        user_mark: int = 0,
+        realm_mark: int = 0,
+    ) -> None: ...
     def set_ending(self, index: int) -> None: ...
     def release(self, index: int) -> None: ...
     def dispatcher_count(self, slot: int, n: int = 1) -> None: ...

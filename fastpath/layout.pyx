@@ -82,6 +82,9 @@ class Session(NamedTuple):
     allotted_ns: int
     granted_address: int
     granted_local: int
+    answered: bool
+    user_mark: int
+    realm_mark: int
     state: int
     auth: int
     mppe_rx_bits: int
@@ -311,6 +314,7 @@ cdef class Table:
             index, r.generation, r.allot, r.worker, r.pool, r.call_id, r.peer_call_id,
             r.local_address, r.peer_address, r.peer_port, r.peer_window, r.peer_speed,
             r.sid, r.connection, r.allotted_ns, r.granted_address, r.granted_local,
+            bool(r.answered), r.user_mark, r.realm_mark,
             r.state if c else 0, r.auth if c else 0,
             r.mppe_rx_bits if c else 0, r.mppe_tx_bits if c else 0,
             r.stateful if c else 0, r.framing if c else 0,
@@ -553,13 +557,23 @@ cdef class Table:
         r.allotted_ns = time.monotonic_ns()
         r.granted_address = 0
         r.granted_local = 0
+        r.answered = 0
+        r.user_mark = r.realm_mark = 0
         memset(r.granted_lengths, 0, 3)
         r.allot = ALLOT_USED
         return r.generation, r.sid
 
-    def grant(self, uint32_t index, uint32_t address, uint32_t local, uint8_t pool):
-        """Note the address that admission gave; `pool` STATIC_POOL for a static one."""
+    def answered(self, uint32_t index):
+        """Note that Outgoing-Call-Reply says yes, before it does."""
+        self._checked(index).answered = 1
+
+    def grant(self, uint32_t index, uint32_t address, uint32_t local, uint8_t pool,
+              uint64_t user_mark=0, uint64_t realm_mark=0):
+        """Note what admission gave: the address, its pool (STATIC_POOL for a static one), and
+        for whom it counts."""
         cdef record *r = self._checked(index)
+        r.user_mark = user_mark
+        r.realm_mark = realm_mark
         r.granted_local = local
         r.pool = pool
         r.granted_address = address

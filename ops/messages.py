@@ -11,8 +11,10 @@ Order of a call (D dispatcher, W worker):
   W Admit -> D Admitted             after authentication, before IPCP is acknowledged
   W Up                              address routed, data flows
   D End (control side) or W Down (link side), then W Ended: the record is free again
-Every (re)connect of a worker: W Hello (indexes it has up) -> D Welcome (those to
-end). What Hello does not list and the dispatcher has on that worker is ended.
+Every (re)connect of a worker: W Hello (what it has up, what is starting or ending
+there, what has ended lately) -> D Welcome (those to end). What Hello does not list and
+the dispatcher has on that worker is ended. After Welcome W says again what D may have
+missed: Installed, Admit, Up, Down, Ended.
 Credit: a worker grants the number of Installs the dispatcher may have unanswered;
 at zero new calls are refused. Ends need no credit and are never dropped.
 """
@@ -24,7 +26,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
-VERSION = 5
+VERSION = 6
 
 # A call that is over, in Ends' answer: Unix time in ms, sid, user (who it said it was, if it
 # never was known), inner and outer address (host order; 0: none), cause of
@@ -49,6 +51,8 @@ class Hello:
     pid: int
     credit: int
     sessions: tuple[tuple[int, int], ...]  # (index, generation) that are up here
+    starting: tuple[tuple[int, int], ...] = ()  # not up yet, or not any more
+    ended: tuple[tuple[int, int], ...] = ()  # lately: Ended is said again
 
 
 @dataclass(frozen=True, slots=True)

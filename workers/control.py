@@ -50,6 +50,7 @@ from ops.settings import Settings
 from ops.trace import Teller
 from workers.accounts import Login
 from workers.bounds import Bounds, bounds_of, reached, timeout_s
+from workers.ended import LatelyEnded
 from workers.ipv6.errors import RemoteError
 from workers.link_policy import account_policy, policy_of
 from workers.live import OVER, Handle, Live, LocalError, Phase
@@ -140,6 +141,7 @@ class Control:
         self._tracing = Tracing(table, worker, teller, self._trace)
         self._refused_unseen: list[tuple[Handle, bool]] = []  # banned; whether by EapRelay
         self._poisoned: set[Handle] = set()  # told in Hello, and ended by their cause
+        self._ended = LatelyEnded()  # lately: a dispatcher that begins anew may not know
 
     # -- what the owner asks
 
@@ -194,7 +196,7 @@ class Control:
         """Whether the data thread goes on with a session that is ACTIVE here."""
         return session.data_state == layout.DATA_IS_UP
 
-    def hello(self, pid: int) -> Hello:
+    def hello(self, pid: int, now: float) -> Hello:
         """Who we are and what is up here: the first message on each connection."""
         up = tuple(
             (s.index, s.generation)
@@ -202,7 +204,27 @@ class Control:
             if s.worker == self._worker
             and (s.state == layout.STATE_ACTIVE or (s.index, s.generation) in self._poisoned)
         )
-        return Hello(VERSION, self._worker, pid, self.credit, up)
+        busy = {live.handle for live in self._live.values()}.difference(up)
+        return Hello(
+            VERSION, self._worker, pid, self.credit, up, tuple(busy), self._ended.handles(now)
+        )
+
+    def _say_again(self, now: float) -> None:
+        """What a dispatcher that begins anew, or did not hear us, may not know."""
+        for live in list(self._live.values()):
+            handle = live.handle
+            if live.phase in OVER:
+                self._ports.send(Down(*handle, live.cause or live.asked_to_end, live.reason))
+            elif live.phase is Phase.UP:
+                self._ports.send(Up(*handle))
+            elif live.phase is not Phase.INSTALLING:
+                self._ports.send(Installed(*handle, True, ""))
+                if live.admission is not None:
+                    self._ports.send(live.admission)
+        for handle, cause, reason in self._ended.since(now):
+            if cause:
+                self._ports.send(Down(*handle, cause, reason))
+            self._ports.send(Ended(*handle))
 
     def configure(self, settings: Settings) -> None:
         """Settings after a reload; links that exist keep theirs until they are made anew."""
@@ -238,6 +260,7 @@ class Control:
                     self._end(handle, "lost_carrier", True, now)
                 for handle in self._poisoned - set(message.ends):
                     self._ports.send(Down(*handle, "poison", POISON))
+                self._say_again(now)
             case Banned():
                 self._banned = frozenset(message.users)
             case Apply():
@@ -264,7 +287,7 @@ class Control:
         elif kind == kinds.installed:
             self._installed(handle, now)
         elif kind == kinds.removed:
-            self._removed(handle)
+            self._removed(handle, now)
         elif kind == kinds.echo_lost:
             live = self._awake(handle, now)
             if live is not None:
@@ -576,17 +599,16 @@ class Control:
                 else:
                     self._ports.relay(handle, action)
             case Admission():
-                self._ports.send(
-                    Admit(
-                        *handle,
-                        action.user,
-                        live.policy.address,
-                        live.policy.pool,
-                        live.peer_name,
-                        live.policy.sessions,
-                        wishes(self._settings, live.policy),
-                    )
+                live.admission = Admit(
+                    *handle,
+                    action.user,
+                    live.policy.address,
+                    live.policy.pool,
+                    live.peer_name,
+                    live.policy.sessions,
+                    wishes(self._settings, live.policy),
                 )
+                self._ports.send(live.admission)
             case SetMppe():
                 self._push(
                     self._engine.set_mppe,
@@ -917,8 +939,9 @@ class Control:
     def _admitted(self, message: Admitted, now: float) -> None:
         handle = (message.index, message.generation)
         live = self._find(handle)
-        if live is None or live.phase is not Phase.NEGOTIATING:
+        if live is None or live.phase is not Phase.NEGOTIATING or live.admission is None:
             return
+        live.admission = None
         refusal = message.text or message.reason
         if not message.reason and not live.addresses.allows(message.address, handle[0]):
             refusal = (
@@ -1144,6 +1167,7 @@ class Control:
             live.move(Phase.NEGOTIATING)
             self._release(live)
         live.cause = cause
+        live.reason = reason
         self._tracing.note(live.handle, f"the link ends, {cause}: {reason}")
         if self._policy.ipv6 or self._identifiers:
             self._six_down(live)
@@ -1177,7 +1201,7 @@ class Control:
         self._push(self._engine.remove, *live.handle)
         self._arm(live, now + ENGINE_WAIT_S)
 
-    def _removed(self, handle: Handle) -> None:
+    def _removed(self, handle: Handle, now: float) -> None:
         live = self._find(handle)
         if live is not None:
             if live.phase is Phase.INSTALLING:
@@ -1188,6 +1212,7 @@ class Control:
                 return  # the answer to a repeated End; this session's own comes later
             del self._live[handle[0]]
             session, cause = self._table.session(handle[0]), live.cause or live.asked_to_end
+            self._ended.add(handle, cause, live.reason, now)
             if session.up_ns:
                 self._ports.stopped(handle, cause)
             if session.name:

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Final
 
 from fastpath.layout import Session
+from ops.messages import Admit
 from ops.networks import Network
 from workers.ipv6.link import Link6
 from workers.policy import NOTHING_SAID, Policy
@@ -73,9 +74,11 @@ class Live:
     dns: tuple[int, ...] = ()
     up: float = 0.0
     times: dict[str, float] = field(default_factory=dict)  # when each set-up phase was over
+    admission: Admit | None = None  # asked of the dispatcher, which has not answered
     asked_to_end: str = ""  # the dispatcher's cause: it needs no Down
     closing: bool = False
     cause: str = ""
+    reason: str = ""
     held: list[bytes] = field(default_factory=list)
     deadline: float | None = None  # the entry of the timer heap that counts
 

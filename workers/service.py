@@ -330,7 +330,7 @@ class Service:
 
     def _hello(self) -> Hello:
         self._loop.call_soon(self._hear)
-        return self.control.hello(os.getpid())
+        return self.control.hello(os.getpid(), self._loop.time())
 
     def _hear(self) -> None:
         """Begin with the data thread's events, which may have waited for us to start.

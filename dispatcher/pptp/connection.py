@@ -265,6 +265,30 @@ class Connection:
     def __post_init__(self) -> None:
         self._deadline = self.now + self.settings.start_timeout
 
+    @classmethod
+    def resumed(cls, settings: ConnectionSettings, rest: bytes, now: float) -> Connection:
+        """One that was established in a process before this one, which left `rest`: the octets
+        of an unfinished message. Its calls follow by `resume_call`."""
+        made = cls(settings, now, State.ESTABLISHED)
+        made._deadline = now + settings.call_timeout
+        made._heard = now
+        made._framer.resume(rest)
+        return made
+
+    def resume_call(self, call_id: int, peer_call_id: int, speed: int, *, answered: bool) -> int:
+        """A call of a resumed connection; its number here."""
+        number = self._next_number
+        self._next_number += 1
+        state = CallState.ESTABLISHED if answered else CallState.REQUESTED
+        self.calls[number] = Call(number, peer_call_id, speed, state, call_id)
+        self._deadline = None
+        return number
+
+    @property
+    def rest(self) -> bytes:
+        """Octets of an unfinished message."""
+        return self._framer.rest
+
     # -- from the peer
 
     def receive(self, data: bytes, now: float) -> list[Action]:

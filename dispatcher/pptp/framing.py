@@ -42,7 +42,16 @@ class Framer:
         self._rest = buffer[at:]
         return messages, None
 
+    def resume(self, rest: bytes) -> None:
+        """Go on where another framer had `rest`."""
+        self._rest = rest
+
+    @property
+    def rest(self) -> bytes:
+        """Octets of an unfinished message."""
+        return self._rest
+
     @property
     def partial(self) -> int:
-        """Octets of an unfinished message."""
+        """Their number."""
         return len(self._rest)

@@ -201,25 +201,53 @@ class Rig:
         self.bus_address = f"ipc://{run_dir}/bus.sock"
         self.log_path = run_dir / "log"
         self._open: list[Any] = []
+        self.vault_ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.start_vault()
         self.start()
 
-    def start(self) -> None:
-        """Start a dispatcher; the second time, a successor."""
-        self.keeper, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.keeper.settimeout(PATIENCE_S)
+    def _boot(self, role: str, fds: dict[str, Any]) -> tuple[int, socket.socket]:
+        """A boot memfd, and the keeper's end of what it names."""
+        keeper, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        keeper.settimeout(PATIENCE_S)
+        os.set_inheritable(child.fileno(), True)
         boot = {
-            "role": "dispatcher",
+            "role": role,
             "index": 0,
             "run_dir": str(self.run_dir),
             "settings": asdict(self.settings),
-            "fds": {
-                "keeper": child.fileno(),
-                "table": self.table_fd,
-                "listeners": [self.listener.fileno()],
-            },
+            "fds": {"keeper": child.detach(), **fds},
             "extra": {},
         }
-        fd = make_memfd("boot", json.dumps(boot).encode())
+        return make_memfd("boot", json.dumps(boot).encode()), keeper
+
+    def start_vault(self) -> None:
+        """Start a vault; the second time, a successor."""
+        end = self.vault_ends[1].fileno()
+        fd, self.vault_keeper = self._boot("vault", {"dispatcher": end})
+        child = json.loads(os.pread(fd, 1 << 20, 0))["fds"]["keeper"]
+        with self.log_path.open("ab") as log:
+            self.vault = subprocess.Popen(
+                [sys.executable, "-m", "dispatcher.vault", "--boot-fd", str(fd)],
+                cwd=ROOT,
+                stderr=log,
+                pass_fds=(fd, child, end),
+            )
+        os.close(fd)
+        os.close(child)
+        assert json.loads(self.vault_keeper.recv(65536)) == {"type": "ready"}, self.log()
+
+    def kill_vault(self) -> None:
+        self.vault.send_signal(signal.SIGKILL)
+        self.vault.wait()
+        self.vault_keeper.close()
+
+    def start(self) -> None:
+        """Start a dispatcher; the second time, a successor."""
+        vault = self.vault_ends[0].fileno()
+        listener = self.listener.fileno()
+        given = {"table": self.table_fd, "listeners": [listener], "vault": vault}
+        fd, self.keeper = self._boot("dispatcher", given)
+        child = json.loads(os.pread(fd, 1 << 20, 0))["fds"]["keeper"]
         limit = self.descriptors
 
         def prepare() -> None:
@@ -231,11 +259,11 @@ class Rig:
                 [sys.executable, "-m", "dispatcher.process", "--boot-fd", str(fd)],
                 cwd=ROOT,
                 stderr=log,
-                pass_fds=(fd, child.fileno(), self.table_fd, self.listener.fileno()),
+                pass_fds=(fd, child, self.table_fd, listener, vault),
                 preexec_fn=prepare if limit is not None else None,  # noqa: PLW1509
             )
         os.close(fd)
-        child.close()
+        os.close(child)
         assert json.loads(self.keeper.recv(65536)) == {"type": "ready"}, self.log()
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -302,6 +330,10 @@ class Rig:
             peer.close()
         if self.process.poll() is None:
             self.kill()
+        if self.vault.poll() is None:
+            self.kill_vault()
+        for end in self.vault_ends:
+            end.close()
         self.keeper.close()
         self.listener.close()
         os.close(self.table_fd)

@@ -92,7 +92,7 @@ def test_the_newest_of_several_that_wait_stays(make: Make) -> None:
             if call.state is CallState.ENDING and call.index in box.exchange.calls:
                 box.say(0, bus.Ended(*call.handle))
     left = list(box.exchange.calls.values())
-    assert [call.admitted for call in left] == [True]
+    assert [bool(call.user_mark) for call in left] == [True]
     assert len(left) == 1
 
 

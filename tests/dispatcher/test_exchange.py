@@ -67,7 +67,13 @@ class Lines(Log):
 class Box:
     """An exchange with its workers and clients as values."""
 
-    def __init__(self, config: Settings = SETTINGS, workers: int = 2, fd: int = -1) -> None:
+    def __init__(
+        self,
+        config: Settings = SETTINGS,
+        workers: int = 2,
+        fd: int = -1,
+        controls: dict[int, Control] | None = None,
+    ) -> None:
         self.fd = fd if fd >= 0 else os.memfd_create("table")
         if fd < 0:
             Table.create(self.fd, config.limits.max_sessions, workers, 7)
@@ -88,7 +94,10 @@ class Box:
             entropy=random.Random(1),
             now=self.now,
             teller=Teller("/nonexistent"),
+            controls=controls,
         )
+        self.controls = dict(controls or {})
+        self.heard = {number: [] for number in self.controls}
 
     # the bus
     def send(self, peer: bytes, message: bus.Message) -> None:
@@ -132,10 +141,16 @@ class Box:
 
     # workers
     def hello(
-        self, worker: int = 0, *sessions: tuple[int, int], credit: int = 50
+        self,
+        worker: int = 0,
+        *sessions: tuple[int, int],
+        credit: int = 50,
+        starting: tuple[tuple[int, int], ...] = (),
+        ended: tuple[tuple[int, int], ...] = (),
     ) -> list[bus.Message]:
         """Say Hello; what comes back."""
-        self.say(worker, bus.Hello(bus.VERSION, worker, 100 + worker, credit, sessions))
+        message = bus.Hello(bus.VERSION, worker, 100 + worker, credit, sessions, starting, ended)
+        self.say(worker, message)
         return self.take(worker)
 
     def say(self, worker: int, message: bus.Message) -> None:
@@ -356,9 +371,10 @@ def test_hello_when_an_end_was_lost(box: Box) -> None:
     box.exchange.peer_gone(b"worker-0", box.now)
     box.speak(control, ClearRequest(0))
     assert box.take(0) == []
-    (welcome,) = box.hello(0, call.handle)
+    welcome, end = box.hello(0, call.handle)
     assert isinstance(welcome, bus.Welcome)
-    assert welcome.ends == (call.handle,)
+    assert welcome.ends == ()
+    assert end == bus.End(*call.handle, "user_request", False)
 
 
 def test_messages_of_other_generations_and_workers_are_nobodys(box: Box) -> None:
@@ -415,7 +431,7 @@ def test_call_ids_run_out_only_for_real() -> None:
     box.close()
 
 
-def test_successor_of_a_dispatcher_adopts_the_table(box: Box) -> None:
+def test_successor_without_the_connections_ends_their_calls(box: Box) -> None:
     control = box.connect()
     up = box.up(control, 0, "ann")
     starting = box.started(control, 2)
@@ -424,9 +440,11 @@ def test_successor_of_a_dispatcher_adopts_the_table(box: Box) -> None:
     assert heir.exchange.addresses.usage() == [("default", 10, 1)]
     (welcome, *ends) = heir.hello(up.worker, up.handle)
     assert isinstance(welcome, bus.Welcome)
-    assert welcome.ends == (up.handle,)
+    assert welcome.ends == ()
+    assert (ends[0].index, ends[0].soft) == (up.index, True)  # type: ignore[union-attr]
     (_, *others) = heir.hello(starting.worker) if starting.worker != up.worker else (0, *ends)
-    assert [(e.index, e.soft) for e in others if isinstance(e, bus.End)] == [(starting.index, True)]
+    found = {(e.index, e.soft) for e in (*ends, *others) if isinstance(e, bus.End)}
+    assert found == {(up.index, True), (starting.index, True)}
     for call in (up, starting):
         heir.say(call.worker, bus.Ended(*call.handle))
     assert heir.exchange.calls == {}

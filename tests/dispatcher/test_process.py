@@ -391,20 +391,22 @@ def test_a_worker_vanishes_and_its_successor_says_hello(one: Rig) -> None:
     assert handle[0] != stays[0]
 
 
-def test_a_dispatcher_dies_and_its_successor_ends_what_it_left(one: Rig) -> None:
+def test_dispatcher_and_vault_die_and_a_successor_ends_what_they_left(one: Rig) -> None:
     worker = one.worker()
     worker.hello()
     client = one.client()
     client.start()
     handle = up(client, worker)
     one.kill()
+    one.kill_vault()
     assert client.at_end()
     worker.close()
+    one.start_vault()
     one.start()
     assert one.used() == 1
     worker = one.worker()
-    assert worker.hello(handle).ends == (handle,)
-    worker.send(bus.Ended(*handle))
+    assert worker.hello(handle).ends == ()
+    assert worker.end() == bus.End(*handle, "lost_carrier", True)
     eventually(lambda: one.used() == 0, "the record is free")
     one.logged("session down", "cause=lost_carrier", "ip=192.168.1.234")
     client = one.client()

@@ -391,7 +391,7 @@ def test_a_successor_knows_what_is_up(world: World) -> None:
     world.restart()
     world.run()
     assert world.counter("sessions_resumed") == 1
-    hello = world.control.hello(42)
+    hello = world.control.hello(42, world.now)
     assert (hello.pid, hello.worker, hello.sessions) == (42, 0, (handle,))
     # The dispatcher ends what Hello did not list.
     world.control.message(End(*starting, "worker_lost", False), world.now)
@@ -417,7 +417,7 @@ def test_a_successor_takes_back_the_route_of_a_half_started_session(world: World
     world.routes.add(world.pool)  # netops had done it
     world.restart()
     world.run()
-    assert world.control.hello(1).sessions == ()
+    assert world.control.hello(1, world.now).sessions == ()
     world.control.message(End(*handle, "worker_lost", False), world.now)
     world.run()
     assert world.routes == set()
@@ -427,10 +427,10 @@ def test_a_successor_takes_back_the_route_of_a_half_started_session(world: World
 def test_poison_and_half_up_sessions_are_not_adopted(world: World) -> None:
     world.up()
     sid = world.table.session(0).sid
-    assert world.control.hello(1).sessions == ((0, 1),)
+    assert world.control.hello(1, world.now).sessions == ((0, 1),)
     world.control.adopt(frozenset({sid}))
     # Told as ours, so that it ends by its own cause and not as one that was lost.
-    assert world.control.hello(1).sessions == ((0, 1),)
+    assert world.control.hello(1, world.now).sessions == ((0, 1),)
     world.control.message(Welcome(1, 0x5EED, ()), world.now)
     assert world.causes((0, 1)) == ["poison"]
     assert world.log.named("poison session not resumed")[0]["sid"] == f"{sid:016x}"
@@ -438,7 +438,7 @@ def test_poison_and_half_up_sessions_are_not_adopted(world: World) -> None:
     world.run()
     assert world.of((0, 1), Ended)
     assert world.routes == set()
-    assert world.control.hello(1).sessions == ()
+    assert world.control.hello(1, world.now).sessions == ()
 
 
 def test_a_broken_blob_ends_its_session_only(world: World) -> None:
@@ -499,7 +499,7 @@ def test_many_sessions_need_no_objects() -> None:
     for index in range(64):
         world.up(index)
     assert world.control.busy == 0
-    assert len(world.control.hello(1).sessions) == 64
+    assert len(world.control.hello(1, world.now).sessions) == 64
     assert world.control.deadline() is None
     world.close()
 
@@ -518,7 +518,7 @@ def test_phases_are_enforced(world: World) -> None:
 
 
 def test_hello_is_a_message(world: World) -> None:
-    assert isinstance(world.control.hello(1), Hello)
+    assert isinstance(world.control.hello(1, world.now), Hello)
 
 
 def test_accounting_begins_once_up_and_ends_once_gone(world: World) -> None:
