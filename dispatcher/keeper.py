@@ -134,8 +134,8 @@ class Keeper:
     def _make_roles(self) -> dict[str, Role]:
         roles = [
             Role("netops", "netops", self._modules["netops"], dies_with_keeper=False),
-            Role("vault", "vault", self._modules["vault"]),
             Role("dispatcher", "dispatcher", self._modules["dispatcher"]),
+            Role("vault", "vault", self._modules["vault"]),
             *(
                 Role(f"worker-{index}", "worker", self._modules["worker"], index)
                 for index in range(self._opened.plan.workers)

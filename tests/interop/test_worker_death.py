@@ -1,4 +1,4 @@
-"""A worker dies under a client's traffic: the session goes on with its successor.
+"""A worker or the dispatcher dies under a client's traffic: the session goes on.
 
 The client pings every 10 ms and fetches a file with a known checksum meanwhile. What the
 death cost is measured by the client's own clock and printed.
@@ -100,6 +100,55 @@ def test_no_session_is_lost(
     # client's pppd would have said so.
     assert "LCP terminated" not in result["pppd_log"].split("Terminating on signal")[0]
     assert gap < 2000
+    assert concentrator.sessions() == []
+
+
+def process(topology: Topology, module: str) -> int:
+    """The number of the one that runs this module."""
+    (pid,) = (p for p, words in topology.processes().items() if f"-m {module} " in words)
+    return pid
+
+
+def test_the_dispatcher_dies(
+    topology: Topology,
+    concentrator: Concentrator,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Three times, and the vault once: pptp-linux keeps its TCP connection, and ends in order."""
+    concentrator.start("--set", "workers.count=2", "--set", "listen.echo_interval_s=2")
+    client = Client(
+        topology, "--checks", "ping", "--command", guest_command(), log=tmp_path / "c.log"
+    )
+    try:
+        first = concentrator.wait_sessions(1)[0]
+        for death in range(3):
+            concentrator.wait_traffic((death + 1) * 1000)
+            module = "dispatcher.vault" if death == 1 else "dispatcher.process"
+            before = process(topology, module)
+            os.kill(before, signal.SIGKILL)
+            until = time.monotonic() + 10
+            while before in topology.processes() or f"-m {module} " not in " ".join(
+                topology.processes().values()
+            ):
+                assert time.monotonic() < until, concentrator.tail()
+                time.sleep(0.05)
+            time.sleep(1.0)
+            assert concentrator.sessions()[0]["sid"] == first["sid"]
+        result = client.result()
+    finally:
+        client.stop()
+    assert lab.failures(result) == [], concentrator.tail()
+    output = result["commands"][0]["output"]
+    assert f"DOWNLOAD {MEGABYTES * 1000000} good" in output
+    gap, sent, received = gap_of(output)
+    with capsys.disabled():
+        print(f"\ndispatcher, vault, dispatcher: gap {gap:.0f} ms, {sent - received} pings lost")
+    # No packet has to do with either of them: what a full download costs pings is lost, no more.
+    assert received > sent * 0.95
+    assert gap < 1500
+    assert concentrator.text().count("session up") == 1
+    concentrator.wait_for("session down .*cause=user_request")
     assert concentrator.sessions() == []
 
 

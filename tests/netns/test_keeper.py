@@ -61,7 +61,7 @@ def test_children_have_what_they_are_to_have_and_no_more(space: Space, start_kee
         assert "Groups:\t \n" in status
         assert sum("/dev/net/tun" in link for link in links) <= 1
         assert not any("/lock" in link for link in links)
-    assert seen == 4
+    assert seen == 5
     assert keeper.stop() == 0
 
 
@@ -70,7 +70,7 @@ def test_stop_leaves_nothing(number: int, space: Space, start_keeper: Start) -> 
     before = space.ours()
     keeper = start_keeper(space, CONF).ready()
     children = list(keeper.children().values())
-    assert len(children) == 5
+    assert len(children) == 6
     during = space.ours()
     assert {"link pptp0", "link pptp1", "route 10.99.1.0/24", space.run_dir} <= set(during)
     assert keeper.stop(number) == 0
@@ -78,7 +78,7 @@ def test_stop_leaves_nothing(number: int, space: Space, start_keeper: Start) -> 
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
     # the dispatcher hears of it first, netops last
     heard = re.findall(r"heard role=(\w+) type=stop", keeper.text)
-    assert heard == ["dispatcher", "worker", "worker", "console"]
+    assert heard == ["dispatcher", "vault", "worker", "worker", "console"]
 
 
 def test_a_second_signal_stops_at_once(space: Space, start_keeper: Start) -> None:
@@ -243,7 +243,7 @@ def test_the_units_capabilities_are_enough(
     ).ready()
     assert (folder / "control.sock").exists()
     assert "/run/" not in "".join(item for item in space.ours())
-    os.kill(list(keeper.children().values())[2], signal.SIGKILL)
+    os.kill(list(keeper.children().values())[3], signal.SIGKILL)
     keeper.heard("process replaced name=worker-0")
     deaf(keeper)  # what is to be killed belongs to another user
     keeper.process.send_signal(signal.SIGTERM)

@@ -23,6 +23,7 @@ CONF = Settings(
 MODULES = {
     "netops": "dispatcher.netops",
     "dispatcher": "dispatcher.process",
+    "vault": "dispatcher.vault",
     "worker-0": "workers.process",
     "console": "ops.console",
 }

@@ -18,11 +18,15 @@ def main() -> None:
     privileges.die_with_parent()
     if info.role != "netops":
         privileges.drop(info.settings.server.user)
-    table = Table.attach(info.fds["table"], writable=info.role != "console")
+    table = None
+    if "table" in info.fds:
+        table = Table.attach(info.fds["table"], writable=info.role != "console")
     keeper = socket.socket(fileno=info.fds["keeper"])
     keeper.send(json.dumps({"type": "ready"}).encode())
     while True:
-        if info.role == "worker":
+        if table is None:
+            pass
+        elif info.role == "worker":
             table.control_beat(info.index)
         elif info.role == "dispatcher":
             table.dispatcher_beat()
@@ -33,6 +37,9 @@ def main() -> None:
         if not data:
             return
         message = json.loads(data)
+        if message["type"] == "ping":
+            keeper.send(json.dumps({"type": "pong"}).encode())
+            continue
         line = f"heard role={info.role} type={message['type']}"
         if fds:
             line += f" octets={len(boot.read_memfd(fds[0]))}"

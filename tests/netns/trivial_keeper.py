@@ -1,4 +1,4 @@
-"""The real keeper and netops with trivial dispatcher, workers and console.
+"""The real keeper and netops with trivial dispatcher, vault, workers and console.
 
 KEEPER_SET="NAME=NUMBER ..." changes the keeper's times (small letters: of WATCH),
 KEEPER_MODULES="role=module ..." what it starts.
@@ -29,7 +29,7 @@ if __name__ == "__main__":
         else:
             assert hasattr(keeper, name), name
             setattr(keeper, name, float(value))
-    modules = dict.fromkeys(("dispatcher", "worker", "console"), TRIVIAL)
+    modules = dict.fromkeys(("dispatcher", "vault", "worker", "console"), TRIVIAL)
     sys.exit(
         keeper.serve(
             settings.loads(boot.read_memfd(int(sys.argv[1]))),
