@@ -12,6 +12,7 @@ worker's successor finds rings and frames as they were left.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import resource
@@ -144,6 +145,8 @@ def open_queue(device: Device, number: int, split: Share) -> Queue:
         _raise_memlock(split.size)
         for worker in range(split.workers) if split.ring else split.senders:
             made.units.append(Unit(made, worker, _socket(made, worker)))
+        if made.units:
+            _see_that_others_can_map(made.units[0].sock)
     except BaseException:
         made.close()
         raise
@@ -178,6 +181,17 @@ def _socket(queue: Queue, worker: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _see_that_others_can_map(bound: socket.socket) -> None:
+    """Workers map what we have bound, and so do their successors; before Linux 6.4 nobody may."""
+    try:
+        mmap.mmap(bound.fileno(), mmap.PAGESIZE, offset=PGOFF_FILL).close()
+    except OSError as e:
+        if e.errno != errno.EBUSY:
+            raise
+        why = "this kernel lets nobody map a bound socket's rings; Linux 6.4 and later do"
+        raise OSError(errno.EBUSY, why) from None
 
 
 def power(n: int) -> int:

@@ -20,6 +20,7 @@ from typing import Final
 from dispatcher import xdp
 
 MEASURED: Final = frozenset({"veth"})  # drivers: tests/bench/RESULTS.md
+MAPS: Final = (6, 4)  # since then a worker may map the rings of a socket that the keeper has bound
 # Since then the kernel keeps apart what sockets that share a queue's frames do at once: before 6.15
 # they may receive into each other's frames, and from 6.6 on lose some that were sent from.
 SHARES: Final = (6, 18)
@@ -101,6 +102,8 @@ def why_not_on(name: str, workers: int) -> str:
     kind = driver(name)
     if kind not in MEASURED:
         return f'not measured with driver {kind or "unknown"}: try gre.mode and gre.send = "xdp"'
+    if kernel() < MAPS:
+        return f"workers can map its rings since Linux {MAPS[0]}.{MAPS[1]}"
     if workers > 1 and kernel() < SHARES:
         return f"several workers share a queue well since Linux {SHARES[0]}.{SHARES[1]}"
     try:

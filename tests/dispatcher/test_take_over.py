@@ -98,7 +98,7 @@ def test_a_session_that_is_up_stays(box: Box) -> None:
     again = heir.controls[control.number]
     heir.speak(again, ClearRequest(5))
     (notify,) = heir.replies(again)
-    assert notify == DisconnectNotify(call.call_id, 4)  # type: ignore[arg-type]
+    assert notify == DisconnectNotify(call.call_id, 4)
     assert heir.take() == [bus.End(*call.handle, "user_request", False)]
     heir.say(0, bus.Ended(*call.handle))
     assert heir.exchange.calls == {}
@@ -246,11 +246,11 @@ def test_sigkill_costs_no_session(one: Rig) -> None:
     client.send(ClearRequest(4))
     client.read(DisconnectNotify)
     assert worker.end().cause == "user_request"
-    client.send(StopRequest(1))  # type: ignore[arg-type]
+    client.send(StopRequest(1))
     client.read(StopReply)
     assert client.at_end()
     one.logged("session down", "user=ann", "cause=user_request")
-    idle.send(StopRequest(1))  # type: ignore[arg-type]
+    idle.send(StopRequest(1))
     idle.read(StopReply)
     assert idle.at_end()
     eventually(lambda: one.count("connections_open") == 1, "one connection is left")

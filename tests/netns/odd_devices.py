@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 import pytest
 
-from dispatcher import descriptors, filters
+from dispatcher import descriptors, filters, xdp_fit
+from ops.settings import Gre
 from tests.fastpath.peer import ipv4, number
-from tests.netns import spaces
+from tests.netns import rough, spaces
 from tests.netns.rough import SERVER
 from tests.netns.spaces import Space, enhanced, received
 from workers.hops import Resolver
@@ -81,3 +82,18 @@ def test_a_device(make: str, wanted: str, make_space: Callable[[], Space]) -> No
         raw.sendto(gre, (CLIENT, 0))
     # A GRE device's own packets, version 0, are to be seen by a raw socket as well.
     assert [found[20:] for found in received(theirs) if found[21] & 7] == [gre]
+
+
+def test_rings_that_no_worker_could_map(
+    pair: tuple[Space, Space], start_keeper: rough.StartKeeper
+) -> None:
+    """Linux before 6.4: said at the start where they are asked for, else done without."""
+    _, server = pair
+    (device,) = (d for d in server.sh("ls /sys/class/net").split() if d.startswith("veth"))
+    gre = Gre(mode="xdp", send="xdp", interface=device)
+    keeper = start_keeper(server, rough.settings(gre=gre), module="dispatcher.keeper")
+    assert keeper.process.wait(60) == 69, keeper.text
+    assert "Linux 6.4 and later do" in keeper.text
+    assert "Traceback" not in keeper.text
+    with server.inside():
+        assert xdp_fit.why_not_on(device, 1) == "workers can map its rings since Linux 6.4"

@@ -1,4 +1,4 @@
-"""Another dispatcher, or one that did not hear us: Hello and Welcome tell it all it may not know."""
+"""Another dispatcher, or one that did not hear us: after Welcome it is told all it may not know."""
 
 from __future__ import annotations
 
