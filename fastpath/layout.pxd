@@ -185,7 +185,6 @@ cdef struct record:
     uint32_t idle_s            # without inner packets that end it; 0: none
     uint8_t idle_by            # 1: only the subscriber's packets count
     uint8_t c_pad3[3]
-    uint8_t c_reserved[8]
     # T: written by the worker's data thread
     uint32_t t_generation
     uint8_t data_state
