@@ -86,12 +86,16 @@ def summary(settings: Settings) -> str:
     shown = ", ".join(f"{name} {size}" for name, size in pools[:4])
     more = f" and {len(pools) - 4} more pools" if len(pools) > 4 else ""
     accounts = settings.accounts
-    names = f"{len(accounts.users)} in the file" if accounts.users else ""
-    files = accounts.chap_secrets
+    servers = len(settings.radius.servers)
+    sources = (
+        f"{len(accounts.users)} in accounts.users" if accounts.users else "",
+        accounts.chap_secrets,
+        f"{servers} RADIUS server{'s' if servers > 1 else ''}" if servers else "",
+    )
     return (
         f"{settings.listen.address}:{settings.listen.port}, auth"
         f" {'+'.join(settings.ppp.auth)}, MPPE {settings.mppe.policy}"
         f" {'/'.join(str(bits) for bits in settings.mppe.strengths)},"
         f" addresses: {shown}{more}, slots {settings.limits.max_sessions},"
-        f" accounts: {' and '.join(x for x in (names, files) if x) or 'none'}"
+        f" accounts: {' and '.join(filter(None, sources)) or 'none'}"
     )

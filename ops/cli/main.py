@@ -13,6 +13,8 @@ from typing import Final
 
 import click
 
+from ops.version import VERSION
+
 # Command -> module; each has register(group), which adds one command or more.
 MODULES: Final[dict[str, str]] = {
     "run": "ops.cli.run",
@@ -81,6 +83,7 @@ _ANY: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.version_option(VERSION, "-V", "--version", message="%(prog)s %(version)s")
 def cli() -> None:
     """PPTP access concentrator: terminates PPTP sessions of many clients.
 
