@@ -8,12 +8,14 @@ Standard library and leaves only, no privilege, one thread.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import signal
 import socket
 import sys
+from collections import deque
 from typing import Final
 
 from dispatcher import vault_wire as wire
@@ -23,6 +25,7 @@ from ops.log import LEVELS, Log
 from ops.privileges import die_with_parent, drop
 
 KEEPER_MESSAGE: Final = 4 << 20
+SOON_MS: Final = 100  # descriptors on their way are no event of the socket
 
 
 class Vault:
@@ -30,20 +33,52 @@ class Vault:
 
     def __init__(self, dispatcher: socket.socket, log: Log) -> None:
         self._dispatcher = dispatcher
+        self._dispatcher.setblocking(False)
         self._log = log
         self._held: dict[int, int] = {}
         self._notes: dict[int, tuple[bytes, bytes]] = {}
+        self._to_say: deque[Said] = deque()
 
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def wishes_to_speak(self) -> bool:
+        """Whether `speak` is to be called when the dispatcher's socket takes something."""
+        return bool(self._to_say)
+
     def begin(self) -> None:
         """Ask whoever dispatches for what he has: a vault before us had it."""
-        self._say(Said(wire.EMPTY))
+        self._to_say.append(Said(wire.EMPTY))
+        self.speak()
+
+    def speak(self) -> None:
+        """Say what there is to say, as far as it is taken. Nobody may be reading for a while: he
+        who asked has died."""
+        while self._to_say:
+            said = self._to_say[0]
+            fds = []
+            if said.kind == wire.HELD:
+                rest, pending = self._notes.get(said.number, (b"", b""))
+                said = said._replace(rest=rest, pending=pending)
+                if said.number in self._held:  # not dropped meanwhile
+                    fds = [self._held[said.number]]
+            try:
+                socket.send_fds(self._dispatcher, [said.encode()], fds)
+            except BlockingIOError:
+                return
+            except OSError as e:
+                if e.errno == errno.ETOOMANYREFS:  # on their way already; they arrive
+                    return
+                raise
+            self._to_say.popleft()
 
     def hear(self) -> None:
         """One datagram of the dispatcher's."""
-        data, fds, _flags, _address = socket.recv_fds(self._dispatcher, wire.SIZE_MAX, 1)
+        try:
+            data, fds, _flags, _address = socket.recv_fds(self._dispatcher, wire.SIZE_MAX, 1)
+        except BlockingIOError:
+            return
         try:
             said = wire.decode(data)
         except ValueError as e:
@@ -66,13 +101,10 @@ class Vault:
             os.close(fd)
 
     def _answer(self, question: int) -> None:
-        for number, fd in list(self._held.items()):
-            self._say(Said(wire.HELD, question, number, *self._notes.get(number, (b"", b""))), fd)
-        self._say(Said(wire.DONE, question, len(self._held)))
-
-    def _say(self, said: Said, *fds: int) -> None:
-        # It may block: whoever asked is reading. If he dies meanwhile, the successor reads.
-        socket.send_fds(self._dispatcher, [said.encode()], fds)
+        self._to_say.clear()  # an answer to one who died
+        self._to_say.extend(Said(wire.HELD, question, number) for number in self._held)
+        self._to_say.append(Said(wire.DONE, question, len(self._held)))
+        self.speak()
 
     def _drop(self, number: int) -> None:
         self._notes.pop(number, None)
@@ -96,11 +128,13 @@ def main() -> int:
     vault.begin()
     poll = select.poll()
     poll.register(keeper, select.POLLIN)
-    poll.register(dispatcher, select.POLLIN)
     while True:
-        ready = {fd for fd, _ in poll.poll()}
-        if dispatcher.fileno() in ready:
+        wanted = select.POLLIN | (select.POLLOUT if vault.wishes_to_speak else 0)
+        poll.register(dispatcher, wanted)
+        ready = dict(poll.poll(SOON_MS if vault.wishes_to_speak else None))
+        if ready.get(dispatcher.fileno(), 0) & select.POLLIN:
             vault.hear()
+        vault.speak()
         if keeper.fileno() in ready:
             data = keeper.recv(KEEPER_MESSAGE)
             if not data:
