@@ -20,6 +20,7 @@ from ops.log import Log
 
 COLLECT_S: Final = 5.0  # for a vault that is being replaced, too
 BATCH: Final = 64
+UNSAID_MAX: Final = 200_000
 
 
 class Found(NamedTuple):
@@ -121,8 +122,13 @@ class Deposit:
         self._sock.close()
 
     def _say(self, said: Said) -> None:
-        if self._unsaid or not self._send(said):
-            self._unsaid.append(said)
+        if not self._unsaid and self._send(said):
+            return
+        if len(self._unsaid) >= UNSAID_MAX:
+            # Nobody has read for so long that the keeper replaces him: the next one asks for all.
+            self._log.error("the vault takes nothing", unsaid=len(self._unsaid))
+            self._unsaid.clear()
+        self._unsaid.append(said)
 
     def _send(self, said: Said) -> bool:
         """False: not now."""

@@ -9,29 +9,37 @@ A record is taken in `call_requested` and freed in `_ended`, nowhere else.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final, Protocol, TypeVar
 
 from dispatcher.answers import DISCONNECTED, REFUSED
 from dispatcher.bans import Bans
 from dispatcher.callids import CallIds
+from dispatcher.calls import (
+    TABLE,
+    Call,
+    CallEvent,
+    CallState,
+    Control,
+    Handle,
+    found_in,
+    mark,
+    matches,
+)
 from dispatcher.changes import Changes
 from dispatcher.counters import Counters, QuietLog
 from dispatcher.ends import LEFT, TEXT_MAX, History, explained, sentence
 from dispatcher.placement import LOST_S, Placement, Worker
 from dispatcher.pools import Addresses, Grant, NoAddress
 from dispatcher.pools6 import NoPrefix, Prefixes6
-from dispatcher.pptp.connection import Action, Connection, Ending
+from dispatcher.pptp.connection import Action, Ending
 from dispatcher.pptp.messages import OutgoingRequest
 from dispatcher.rates import StartRates
-from fastpath.layout import ENDING, FREE, STATIC_POOL, Session, Table
+from fastpath.layout import FREE, STATIC_POOL, Session, Table
 from ops.log import Log
 from ops.messages import (
     VERSION,
@@ -82,40 +90,11 @@ INSTALL_TIMEOUT_S: Final = 5.0
 END_AGAIN_S: Final = 5.0  # End is said again until Ended comes
 END_HARD_S: Final = 15.0  # and no longer softly
 
-Handle = tuple[int, int]
 Key = TypeVar("Key", bound=Hashable)
 
 GRANTED6: Final = ("link prefix", "delegated prefix", "address")  # as Admit.six has them
 
 
-class CallState(Enum):
-    """Of a call in the dispatcher; what the client hears of it is the connection's."""
-
-    INSTALLING = "installing"  # Outgoing-Call-Reply waits for the worker
-    STARTING = "starting"
-    UP = "up"
-    ENDING = "ending"  # End was said, Ended has not come
-
-
-class CallEvent(Enum):
-    INSTALLED = "installed"
-    ADMIT = "admit"
-    UP = "up"
-    END = "end"
-
-
-_S = CallState
-_E = CallEvent
-# What may happen when. Ended may come in any state and is the end.
-TABLE: Final[dict[tuple[CallState, CallEvent], CallState]] = {
-    (_S.INSTALLING, _E.INSTALLED): _S.STARTING,
-    (_S.INSTALLING, _E.END): _S.ENDING,
-    (_S.STARTING, _E.ADMIT): _S.STARTING,
-    (_S.STARTING, _E.UP): _S.UP,
-    (_S.STARTING, _E.END): _S.ENDING,
-    (_S.UP, _E.ADMIT): _S.UP,
-    (_S.UP, _E.END): _S.ENDING,
-}
 ENDING_CAUSES: Final[dict[Ending, str]] = {
     Ending.CLOSED_BY_PEER: "lost_carrier",
     Ending.STOPPED_BY_PEER: "user_request",
@@ -134,52 +113,6 @@ class Bus(Protocol):
     def send(self, peer: bytes, message: Message) -> None: ...
     def backlog(self, peer: bytes) -> int: ...
     def forget(self, peer: bytes) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class Control:
-    """A control connection: its protocol, its ends, and its calls by their numbers."""
-
-    number: int
-    peer: int  # host-order IPv4
-    peer_port: int
-    local: int
-    protocol: Connection
-    calls: dict[int, Call] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """A record in use."""
-
-    index: int
-    generation: int
-    sid: int
-    worker: int
-    call_id: int
-    peer_call_id: int
-    peer: int
-    state: CallState
-    control: Control | None  # None: its control connection is gone
-    number: int = 0  # in that control connection
-    accepted: bool = False  # Outgoing-Call-Reply said yes
-    accepted_at: float = 0.0
-    refused: bool = False  # it said no: counted there, and no end
-    was_up: bool = False
-    user: str = ""
-    user_mark: int = 0  # for whom it counts, once it is admitted: see `_mark`
-    realm_mark: int = 0
-    address: int = 0
-    local: int = 0
-    prefixes6: tuple[Network, ...] = ()  # that it holds
-    cause: str = ""
-    reason: str = ""
-    soft: bool = False
-    ending_since: float = 0.0
-
-    @property
-    def handle(self) -> Handle:
-        return self.index, self.generation
 
 
 class Exchange:
@@ -252,7 +185,7 @@ class Exchange:
                 call_id=s.call_id,
                 peer_call_id=s.peer_call_id,
                 peer=s.peer_address,
-                state=_found_in(s),
+                state=found_in(s),
                 control=controls.get(s.connection),
                 accepted=s.answered,
                 accepted_at=now,
@@ -650,11 +583,11 @@ class Exchange:
             return ("shutting_down", "the concentrator is stopping"), []
         realm = split(message.name or user)[0]
         most = limits.per_realm_sessions
-        if most and realm and self._of_realm.get(_mark(realm), 0) >= most:
+        if most and realm and self._of_realm.get(mark(realm), 0) >= most:
             text = f"{most} sessions of realm {realm!r} (limits.per_realm_sessions)"
             return ("per_realm_limit", text), []
         most = message.sessions or limits.per_user_sessions
-        has = self._of_user.get(_mark(user), {})
+        has = self._of_user.get(mark(user), {})
         if not most or len(has) < most:
             return ("", ""), []
         if limits.over_user_limit == "replace":
@@ -699,8 +632,8 @@ class Exchange:
     def _grant(self, call: Call, message: Admit, grant: Grant, now: float) -> None:
         self.bans.succeeded(message.name or message.user, now)
         call.user = message.user
-        call.user_mark = _mark(message.user)
-        call.realm_mark = _mark(split(message.name or message.user)[0])
+        call.user_mark = mark(message.user)
+        call.realm_mark = mark(split(message.name or message.user)[0])
         call.address = grant.address
         call.local = grant.local
         self._enter_user(call)
@@ -810,7 +743,7 @@ class Exchange:
             chosen = set(message.value.split(","))
             calls = [call for call in self.calls.values() if f"{call.sid:016x}" in chosen]
         else:
-            calls = [c for c in self.calls.values() if _matches(c, message.by, message.value)]
+            calls = [c for c in self.calls.values() if matches(c, message.by, message.value)]
         calls = [call for call in calls if call.state is not CallState.ENDING]
         self._log.notice(
             "terminate",
@@ -878,7 +811,7 @@ class Exchange:
             for call in self.calls.values()
             if call.was_up
             and call.state is not CallState.ENDING
-            and _matches(call, message.by, message.value)
+            and matches(call, message.by, message.value)
         }
         self._log.notice("change", by=message.by, value=message.value, sessions=len(calls))
         if not calls:
@@ -1174,23 +1107,6 @@ def _due(queue: deque[tuple[float, Handle]], now: float) -> list[tuple[float, Ha
     return found
 
 
-def _found_in(s: Session) -> CallState:
-    """What a record says of a call whose dispatcher died."""
-    if s.allot == ENDING:
-        return CallState.ENDING
-    if s.up_ns:
-        return CallState.UP
-    return CallState.STARTING if s.answered else CallState.INSTALLING
-
-
-def _mark(name: str) -> int:
-    """A name as a number for the record, where a successor finds it: 64 bits, 0 for none."""
-    if not name:
-        return 0
-    octets = name.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(octets, digest_size=8).digest(), "little") or 1
-
-
 def _less(counts: dict[Key, int], key: Key) -> None:
     left = counts.get(key, 0) - 1
     if left > 0:
@@ -1207,21 +1123,3 @@ def _mppe(s: Session) -> str:
     if s.mppe_rx_bits == s.mppe_tx_bits:
         return f"{s.mppe_rx_bits}{kind}"
     return f"{s.mppe_rx_bits}/{s.mppe_tx_bits}{kind}"
-
-
-def _matches(call: Call, by: str, value: str) -> bool:
-    match by:
-        case "all":
-            return True
-        case "sid":
-            return f"{call.sid:016x}" == value.lower().rjust(16, "0")
-        case "username":
-            return call.user == value
-        case "ip":
-            return call.address != 0 and format_address(call.address) == value
-        case "csid":
-            return format_address(call.peer) == value
-        case "if":
-            return str(call.index) == value
-        case _:
-            return False

@@ -23,9 +23,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dispatcher.bus import Bus, give_to
+from dispatcher.calls import Control
 from dispatcher.counters import Counters, QuietLog
 from dispatcher.deposit import Deposit
-from dispatcher.exchange import Control, Exchange
+from dispatcher.exchange import Exchange
 from dispatcher.pptp.connection import (
     Action,
     CallCleared,
@@ -56,6 +57,7 @@ from ops.trace import FROM_CLIENT, PPTP, TO_CLIENT, Subject, Teller
 
 NICE: Final = 10  # the data threads of the workers come first
 TICK_S: Final = 1.0
+PENDING_MAX: Final = 16384  # octets for a client, which the vault keeps as well
 CLOSING_S: Final = 1.0  # for the client to take our last words and close
 SOFT_STOP_S: Final = 3.5  # LCP Terminate and its answers
 STOP_S: Final = 5.0
@@ -169,7 +171,7 @@ class Dispatcher:
             address = parse_address(peer)
             protocol = Connection.resumed(self._protocol_settings, rest, now)
             connection = ControlSocket(sock, Control(number, address, port, local, protocol), now)
-            connection.held = True
+            connection.started = connection.held = True
             connection.noted = rest, pending
             if pending:
                 connection.send(pending)
@@ -196,13 +198,25 @@ class Dispatcher:
         self._log.info("the vault has all control connections", connections=len(held))
 
     def _note(self, connection: ControlSocket) -> None:
-        """Tell the vault what a successor would need, where there is anything."""
+        """Tell the vault what a successor would need, where there is anything.
+
+        A client that leaves so much unread that the vault would fill is not held for one.
+        """
+        number = connection.control.number
+        wanted = connection.started and connection.queued <= PENDING_MAX
+        if wanted and not connection.held:
+            connection.held = True
+            self._deposit.hold(number)
+        elif connection.held and not wanted:
+            connection.held = False
+            connection.noted = b"", b""
+            self._deposit.drop(number)
         if not connection.held:
             return
         now = connection.control.protocol.rest, connection.unsent if connection.pending else b""
         if now != connection.noted:
             connection.noted = now
-            self._deposit.note(connection.control.number, *now)
+            self._deposit.note(number, *now)
 
     # -- the loop
 
@@ -388,6 +402,7 @@ class Dispatcher:
             self._trace(connection.control, FROM_CLIENT, data)
         before = protocol.messages_received
         actions = protocol.receive(data, now)
+        self._note(connection)  # half a message, before what the whole ones before it lead to
         self._counters.add("control_messages_received", protocol.messages_received - before)
         self._carry(connection, actions, now)
 
@@ -433,8 +448,7 @@ class Dispatcher:
                 case Count(event, text):
                     self._count(connection, event, text, now)
                 case Started(host_name, vendor):
-                    connection.held = True
-                    self._deposit.hold(control.number)
+                    connection.started = True
                     self._log.debug(
                         "control connection started",
                         number=control.number,

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from dispatcher.exchange import Control
+from dispatcher.calls import Control
 
 MAX_QUEUED: Final = 65536  # octets that a client does not read before it is given up
 KERNEL_BUFFER: Final = 16384  # octets, each way
@@ -32,6 +32,7 @@ class ControlSocket:
         "opened",
         "scheduled",
         "sock",
+        "started",
         "watched",
     )
 
@@ -41,6 +42,7 @@ class ControlSocket:
         self.opened = opened
         self.scheduled: float | None = None  # its entry in the timer heap
         self.closing_at: float | None = None  # our side is shut; until when the peer may take
+        self.started = False  # Start-Control-Connection-Request was accepted
         self.held = False  # the vault has it
         self.noted = (b"", b"")  # what the vault knows of its octets
         self.watched = False  # epoll tells when it can be written
@@ -75,6 +77,11 @@ class ControlSocket:
     @property
     def pending(self) -> bool:
         return bool(self._queue)
+
+    @property
+    def queued(self) -> int:
+        """How many octets are queued."""
+        return self._queued
 
     @property
     def unsent(self) -> bytes:

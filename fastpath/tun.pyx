@@ -8,7 +8,7 @@ from fastpath.layout cimport record
 from fastpath.tun_queue cimport (
     WRITES_PLAIN, WRITES_URING, tun_queue_apart, tun_queue_begin, tun_queue_close,
     tun_queue_open, tun_queue_put, tun_queue_put_super, tun_queue_send, tun_write, vnet_header)
-from fastpath.wire cimport be16, be32, checksum, fold, pseudo, put16, put32, sum16
+from fastpath.wire cimport be16, be32, checksum, copy_sum16, fold, pseudo, put16, put32, sum16
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *data, size_t n)
@@ -167,8 +167,9 @@ cdef uint32_t _datagram_next(segmenter *g, uint8_t *out) noexcept nogil:
 
 cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
     """Write the next packet to `out`; its size, 0 when there is none left."""
-    cdef uint32_t left, part, size, offset
+    cdef uint32_t left, part, size, offset, payload_sum = 0
     cdef uint8_t *l4
+    cdef const uint8_t *payload
     if g.whole:
         if g.index:
             return 0
@@ -183,7 +184,12 @@ cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
     part = left if left < g.step else g.step
     size = g.head_size + part
     memcpy(out, g.packet, g.head_size)
-    memcpy(out + g.head_size, g.packet + g.head_size + g.at, part)
+    payload = g.packet + g.head_size + g.at
+    if g.fragments:
+        memcpy(out + g.head_size, payload, part)
+    else:
+        # The headers before it have an even number of octets, so its sum may be added.
+        payload_sum = copy_sum16(out + g.head_size, payload, part)
     put16(out + (4 if g.six else 2), size - 40 if g.six else size)
     if g.fragments:
         offset = be16(g.packet + 6)
@@ -200,11 +206,13 @@ cdef uint32_t segments_next(segmenter *g, uint8_t *out) noexcept nogil:
             if g.index:
                 l4[13] &= <uint8_t>~CWR
             put16(l4 + 16, 0)
-            put16(l4 + 16, checksum(l4, size - g.ip_size, pseudo(out, TCP, size - g.ip_size)))
+            payload_sum += pseudo(out, TCP, size - g.ip_size)
+            put16(l4 + 16, checksum(l4, g.head_size - g.ip_size, payload_sum))
         else:
             put16(l4 + 4, size - g.ip_size)
             put16(l4 + 6, 0)
-            offset = checksum(l4, size - g.ip_size, pseudo(out, UDP, size - g.ip_size))
+            payload_sum += pseudo(out, UDP, size - g.ip_size)
+            offset = checksum(l4, g.head_size - g.ip_size, payload_sum)
             put16(l4 + 6, offset if offset else 0xFFFF)
     if not g.six:
         ip_checksum(out, g.ip_size)

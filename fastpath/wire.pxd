@@ -6,6 +6,7 @@ from libc.string cimport memcpy
 
 cdef extern from "sum.h" nogil:
     uint64_t sum_words(const uint8_t *p, size_t n)
+    uint64_t copy_sum_words(uint8_t *to, const uint8_t *p, size_t n)
 
 
 cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
@@ -66,6 +67,14 @@ cdef inline uint32_t sum16(const uint8_t *p, size_t n) noexcept nogil:
         a += p[0]
     folded = fold(a + b)
     return ((folded & 0xFF) << 8) | (folded >> 8)
+
+
+cdef inline uint32_t copy_sum16(uint8_t *to, const uint8_t *p, size_t n) noexcept nogil:
+    """`sum16` of n octets, which are copied by the way."""
+    cdef size_t large = n & ~<size_t>31
+    cdef uint32_t folded = fold(copy_sum_words(to, p, large))
+    memcpy(to + large, p + large, n - large)
+    return (((folded & 0xFF) << 8) | (folded >> 8)) + sum16(p + large, n - large)
 
 
 cdef inline uint16_t checksum(const uint8_t *p, size_t n, uint32_t start) noexcept nogil:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher.exchange import Call, CallState
+from dispatcher.calls import Call, CallState
 from dispatcher.pptp.messages import OutgoingReply, OutgoingRequest
 from ops import messages as bus
 from ops.networks import Network

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from dispatcher.answers import DISCONNECTED, REFUSED
 from dispatcher.callids import QUARANTINE_S
+from dispatcher.calls import Call, CallState, Control
 from dispatcher.counters import Counters, QuietLog
-from dispatcher.exchange import Call, CallState, Control, Exchange
+from dispatcher.exchange import Exchange
 from dispatcher.placement import Placement
 from dispatcher.pptp.connection import (
     Action,
